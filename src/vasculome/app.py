@@ -1,0 +1,142 @@
+"""The command line: ``vasculome demo | resume | doctor | simulate | schemas``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from vasculome.config import RunConfig, Sample, parse_config
+from vasculome.errors import UserError
+
+DEMO_CONFIG = "config/demo/config.yaml"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; a user's fault ends in one line on stderr and exit status 2."""
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.command(arguments)
+    except UserError as error:
+        print(f"vasculome: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vasculome", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    demo = commands.add_parser("demo", help="simulate raw data and run the whole workflow on it")
+    demo.set_defaults(command=_demo)
+
+    resume = commands.add_parser(
+        "resume", help="carry on after a crash: wait for orphans, unlock, rerun what is incomplete"
+    )
+    resume.add_argument("--configfile", type=Path, default=Path("config/config.yaml"))
+    resume.add_argument(
+        "--end-orphans", action="store_true", help="end orphaned stages instead of waiting"
+    )
+    resume.add_argument("snakemake", nargs="*", help="further arguments for snakemake, after --")
+    resume.set_defaults(command=_resume)
+
+    doctor = commands.add_parser("doctor", help="check the installation, or a store's shards")
+    doctor.add_argument(
+        "--verify",
+        type=Path,
+        metavar="STORE",
+        help="compare a store's files with its ledger; damaged tiles are redone by the next run",
+    )
+    doctor.set_defaults(command=_doctor)
+
+    simulate = commands.add_parser("simulate", help="write the demonstration's raw data")
+    simulate.add_argument("folder", type=Path)
+    simulate.add_argument("--seed", type=int, default=0)
+    simulate.set_defaults(command=_simulate)
+
+    schemas = commands.add_parser("schemas", help="write the JSON Schemas of config and samples")
+    schemas.add_argument("folder", type=Path)
+    schemas.set_defaults(command=_schemas)
+    return parser
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from vasculome.demo import simulate_raw
+
+    config = read_config(Path(DEMO_CONFIG))
+    simulate_raw(Path("demo/raw"), seed=0)
+    status = _snakemake(DEMO_CONFIG, "--rerun-incomplete", "--quiet", "rules")
+    if status == 0:
+        print("\nThe demonstration is done. Open in a browser:")
+        for page in sorted(Path(config.results).glob("*/report.html")):
+            print(f"  {page.resolve()}")
+        print("Maps (OME-Zarr, for napari or neuroglancer):")
+        for folder in sorted(Path(config.results).glob("*/maps/*.ome.zarr")):
+            print(f"  {folder.resolve()}")
+    return status
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    from vasculome.resume import settle_orphans
+
+    settle_orphans(Path(read_config(arguments.configfile).results), end=arguments.end_orphans)
+    status = _snakemake(str(arguments.configfile), "--unlock")
+    if status:
+        return status
+    return _snakemake(str(arguments.configfile), "--rerun-incomplete", *arguments.snakemake)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from vasculome.doctor import check_installation, verify_store
+
+    if arguments.verify is None:
+        return check_installation()
+    return verify_store(arguments.verify)
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from vasculome.demo import simulate_raw
+
+    simulate_raw(arguments.folder, seed=arguments.seed)
+    return 0
+
+
+def _schemas(arguments: argparse.Namespace) -> int:
+    for name, model in (("config", RunConfig), ("sample", Sample)):
+        text = json.dumps(model.model_json_schema(), indent=2) + "\n"
+        (arguments.folder / f"{name}.schema.json").write_text(text)
+    return 0
+
+
+def read_config(path: Path) -> RunConfig:
+    """Return the configuration in a YAML file.
+
+    Raises
+    ------
+    UserError
+        Where the file is missing, no YAML, or holds a bad key.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(
+            " ".join(f"cannot read the configuration: {error}".split()),
+            where=path,
+            fix="give the path of a YAML file with --configfile",
+        ) from None
+    return parse_config(content or {}, where=str(path))
+
+
+def _snakemake(configfile: str, *options: str) -> int:
+    cores = () if "--cores" in options else ("--cores", "all")
+    command = [sys.executable, "-m", "snakemake", "--configfile", configfile, *cores, *options]
+    return subprocess.run(command, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

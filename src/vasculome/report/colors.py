@@ -1,0 +1,77 @@
+"""Colour maps for pictures on black: even in lightness where brightness tells something else.
+
+Where brightness already shows density, colour must not change its own lightness (Kovesi 2015,
+"Good colour maps: how to design them", arXiv:1509.03700); such maps are built in CIELAB here.
+"""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import Colormap, ListedColormap
+from numpy.typing import NDArray
+from scipy.ndimage import minimum_filter1d, uniform_filter1d
+from skimage.color import lab2xyz
+
+_RGB_OF_XYZ = np.array(
+    [[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]]
+)
+"""Linear sRGB from CIE XYZ (IEC 61966-2-1)."""
+
+_SMOOTHING = 41
+"""Width, in colours, over which saturation follows the edge of the sRGB gamut."""
+
+
+def _linear_rgb(
+    lightness: float, chroma: NDArray[np.floating], hue: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    lab = [np.full(hue.shape, lightness), chroma * np.cos(hue), chroma * np.sin(hue)]
+    return lab2xyz(np.stack(lab, axis=-1)) @ _RGB_OF_XYZ.T
+
+
+def _even_lightness(
+    name: str, *, lightness: float, hue_degrees: NDArray[np.floating], edge: str
+) -> ListedColormap:
+    """Return hues of one lightness, as saturated as sRGB allows without an edge in the map."""
+    hue = np.deg2rad(hue_degrees)
+    chroma = np.zeros(hue.shape)
+    reachable = np.ones(hue.shape, bool)
+    for trial in np.arange(1.0, 76.0):
+        rgb = _linear_rgb(lightness, np.full(hue.shape, trial), hue)
+        reachable &= ((rgb >= 0) & (rgb <= 1)).all(axis=-1)
+        chroma[reachable] = trial
+    chroma = minimum_filter1d(chroma, _SMOOTHING, mode=edge)
+    chroma = uniform_filter1d(chroma, _SMOOTHING, mode=edge)
+    linear = np.clip(_linear_rgb(lightness, chroma, hue), 0, 1)
+    rgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return ListedColormap(rgb, name=name)
+
+
+def _on_black(cmap: Colormap) -> Colormap:
+    return cmap.with_extremes(bad="black")
+
+
+INTENSITY = _on_black(matplotlib.colormaps["gray"])
+"""Microscope intensity, masks and power Doppler."""
+
+DENSITY = _on_black(matplotlib.colormaps["inferno"])
+"""Densities: black is none. Perceptually uniform."""
+
+LENGTH_DENSITY = _on_black(matplotlib.colormaps["magma"])
+"""Length density, told apart from volume fraction at a glance. Perceptually uniform."""
+
+RADIUS = _on_black(ListedColormap(matplotlib.colormaps["plasma"](np.linspace(0.25, 1, 256))))
+"""Radii on a grey image: plasma without its darkest quarter, which black would swallow."""
+
+SPEED = _on_black(
+    _even_lightness(
+        "speed", lightness=66, hue_degrees=np.linspace(295, 25, 256), edge="nearest"
+    )
+)
+"""Speeds: violet and blue are slow, orange and red fast, lightness even."""
+
+DIRECTION = _even_lightness("direction", lightness=68, hue_degrees=np.arange(360.0), edge="wrap")
+"""In-plane direction, cyclic, lightness even; the index is the angle in degrees."""
+
+AXIAL = _on_black(matplotlib.colormaps["berlin"])
+"""Signed axial velocity as in colour Doppler: red toward the probe, blue away, black at rest."""

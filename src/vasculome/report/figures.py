@@ -1,0 +1,290 @@
+"""Pictures of vessels and of flow, fit for a slide: arrays in, matplotlib figures out.
+
+Every map is black where there is nothing, has a scale bar of a round length and a colour legend
+with its unit. Volumes appear as projections along each axis, planes as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap, Normalize, PowerNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from vasculome.geometry import Spacing
+from vasculome.report import colors
+from vasculome.report.panels import (
+    DPI,
+    Panel,
+    black_panels,
+    draw_color_bar,
+    draw_direction_wheel,
+    draw_scale_bar,
+    draw_speed_legend,
+    draw_view,
+    name_views,
+)
+from vasculome.report.projections import (
+    View,
+    Volume,
+    flatten,
+    panel_extent_um,
+    rasterize_skeleton,
+    views,
+    weighted_mean,
+)
+
+_WIDE_IN = 6.6
+_NARROW_IN = 4.2
+_COMPRESSION = 0.5
+"""Exponent that ULM maps are shown with, so that capillaries show beside large vessels."""
+
+_BRIGHTEST_PERCENT = 99.5
+"""Percentile of the non-zero values where the colour scale of a map ends."""
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Skeleton voxels: positions (n, 3) in z, y, x, radii (n,), and their grid's spacing."""
+
+    points_um: NDArray[np.floating]
+    radius_um: NDArray[np.floating]
+    spacing_um: Spacing
+
+
+def microscopy_overview(
+    *, image: Volume, mask: Volume | None, skeleton: Skeleton | None
+) -> Figure:
+    """Return the image, the mask and the skeleton over the image, coloured by radius.
+
+    Parameters
+    ----------
+    image
+        Intensity (z, y, x), any unit.
+    mask
+        Vessel mask, non-zero inside; it may come from another pyramid level than the image.
+    skeleton
+        Skeleton of the mask. Panels whose input is None are left out.
+    """
+    layout = views(image.extent_um, main="xy")
+    extent = panel_extent_um(layout)
+    titles = ["Image", *["Vessel mask"] * (mask is not None), *["Skeleton"] * (skeleton is not None)]
+    figure, panels = black_panels(
+        extent, titles=titles, panel_width_in=_NARROW_IN, last_legend_only=True
+    )
+    grey = _contrast([flatten(image.values, view) for view in layout])
+    faces = [flatten(image.values, view) for view in layout]
+    _draw(panels[0], faces, layout, colors.INTENSITY, grey)
+    if mask is not None:
+        inside = [flatten(mask.values > 0, view) for view in layout]
+        _draw(panels[1], inside, layout, colors.INTENSITY, Normalize(0, 1))
+    if skeleton is not None:
+        # The image steps back so that the skeleton stands out.
+        dim = Normalize(grey.vmin, grey.vmin + 2.2 * (grey.vmax - grey.vmin))
+        _draw(panels[-1], faces, layout, colors.INTENSITY, dim)
+        _overlay(panels[-1], skeleton, layout, extent)
+    return figure
+
+
+def _contrast(pictures: Sequence[NDArray[np.generic]]) -> Normalize:
+    low, high = np.percentile(pictures[0], [1.0, 99.7])
+    return Normalize(float(low), float(max(high, low + 1e-6)))
+
+
+def _draw(
+    panel: Panel,
+    pictures: Sequence[NDArray[np.generic]],
+    layout: Sequence[View],
+    cmap: Colormap | None = None,
+    norm: Normalize | None = None,
+) -> None:
+    for picture, view in zip(pictures, layout, strict=True):
+        draw_view(panel, picture, view, cmap=cmap, norm=norm)
+    name_views(panel, layout)
+    draw_scale_bar(panel, extent_um=layout[0].width_um)
+
+
+def _overlay(
+    panel: Panel, skeleton: Skeleton, layout: Sequence[View], extent_um: tuple[float, float]
+) -> None:
+    # Two screen dots a pixel make a line that is seen on a slide.
+    pixel = extent_um[0] / (panel.axes.get_position().width * panel.figure_width_in * DPI / 2)
+    high = _end_of_scale(skeleton.radius_um)
+    norm = Normalize(0.0, high)
+    for view in layout:
+        picture = rasterize_skeleton(
+            skeleton.points_um,
+            skeleton.radius_um,
+            view,
+            spacing_um=skeleton.spacing_um,
+            pixel_um=pixel,
+        )
+        rgba = colors.RADIUS(norm(picture))
+        rgba[..., 3] = np.isfinite(picture)
+        draw_view(panel, rgba, view)
+    clipped = bool((skeleton.radius_um > high).any())
+    draw_color_bar(panel, cmap=colors.RADIUS, norm=norm, label="radius (µm)", clipped=clipped)
+
+
+def _end_of_scale(values: NDArray[np.generic]) -> float:
+    """Return where a colour scale that starts at zero ends; 1 for a map of zeros."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    return float(np.percentile(positive, _BRIGHTEST_PERCENT)) if positive.size else 1.0
+
+
+def density_figure(
+    density: Volume, *, title: str, label: str, cmap: Colormap = colors.DENSITY, main: str = "xy"
+) -> Figure:
+    """Return maximum projections of a map of vessel density, or of another positive quantity.
+
+    Parameters
+    ----------
+    density
+        Values (z, y, x) or (z, x); NaN is shown black.
+    label
+        Quantity and unit for the colour bar, e.g. ``"length density (mm/mm³)"``.
+    main
+        Axes of the main view: ``"xy"``, or ``"xz"`` for ultrasound.
+    """
+    return _map_figure(density, title, label, cmap, main, exponent=1.0)
+
+
+def ulm_density(density: Volume, *, power_doppler: Volume | None = None) -> Figure:
+    """Return the map of microbubble counts, square-root compressed; power Doppler beside it.
+
+    Parameters
+    ----------
+    density
+        Microbubbles counted in each pixel, (z, x) or (z, y, x).
+    power_doppler
+        Mean intensity of the clutter-filtered IQ on the same field of view; shown in decibels
+        below its maximum.
+    """
+    label = "microbubbles per " + ("pixel" if density.values.ndim == 2 else "voxel")
+    if power_doppler is None:
+        return _map_figure(density, "ULM density", label, colors.DENSITY, "xz", _COMPRESSION)
+    layout = views(density.extent_um, main="xz")
+    figure, panels = black_panels(
+        panel_extent_um(layout),
+        titles=["Power Doppler", "ULM density"],
+        panel_width_in=_WIDE_IN * 0.8,
+    )
+    decibels = [_decibels(flatten(power_doppler.values, view)) for view in layout]
+    doppler_norm = Normalize(-35, 0)
+    _draw(panels[0], decibels, layout, colors.INTENSITY, doppler_norm)
+    draw_color_bar(
+        panels[0], cmap=colors.INTENSITY, norm=doppler_norm, label="power (dB)", clipped=False
+    )
+    _draw_map(panels[1], density, layout, label, colors.DENSITY, _COMPRESSION)
+    return figure
+
+
+def _decibels(power: NDArray[np.generic]) -> NDArray[np.float64]:
+    highest = float(np.nanmax(power))
+    floor = highest * 1e-10 if highest > 0 else 1.0
+    return 10 * np.log10(np.maximum(power, floor) / max(highest, floor))
+
+
+def _map_figure(
+    volume: Volume, title: str, label: str, cmap: Colormap, main: str, exponent: float
+) -> Figure:
+    layout = views(volume.extent_um, main=main)
+    figure, (panel,) = black_panels(
+        panel_extent_um(layout), titles=[title], panel_width_in=_WIDE_IN
+    )
+    _draw_map(panel, volume, layout, label, cmap, exponent)
+    return figure
+
+
+def _draw_map(
+    panel: Panel,
+    volume: Volume,
+    layout: Sequence[View],
+    label: str,
+    cmap: Colormap,
+    exponent: float,
+) -> None:
+    pictures = [flatten(volume.values, view) for view in layout]
+    high = max(_end_of_scale(picture) for picture in pictures)
+    norm = PowerNorm(exponent, 0.0, high, clip=True)
+    _draw(panel, pictures, layout, cmap, norm)
+    clipped = any(bool((picture > high).any()) for picture in pictures)
+    draw_color_bar(panel, cmap=cmap, norm=norm, label=label, clipped=clipped)
+
+
+def ulm_speed(speed_mm_s: Volume, *, density: Volume) -> Figure:
+    """Return speeds as colour, with brightness from density: slow and rare do not look alike."""
+    layout = views(speed_mm_s.extent_um, main="xz")
+    figure, (panel,) = black_panels(
+        panel_extent_um(layout), titles=["Flow speed"], panel_width_in=_WIDE_IN
+    )
+    speeds = [flatten(speed_mm_s.values, view) for view in layout]
+    norm = Normalize(0.0, max(_end_of_scale(speed) for speed in speeds), clip=True)
+    shades = _brightness(density, layout)
+    _draw(panel, [_shaded(colors.SPEED(norm(v)), b) for v, b in zip(speeds, shades, strict=True)], layout)
+    draw_speed_legend(panel, cmap=colors.SPEED, norm=norm, label="speed (mm/s)")
+    return figure
+
+
+def _brightness(density: Volume, layout: Sequence[View]) -> list[NDArray[np.floating]]:
+    counts = [flatten(density.values, view) for view in layout]
+    high = max(_end_of_scale(count) for count in counts)
+    norm = PowerNorm(_COMPRESSION, 0.0, high, clip=True)
+    return [np.ma.filled(norm(np.nan_to_num(count)), 0.0) for count in counts]
+
+
+def _shaded(
+    rgba: NDArray[np.floating], brightness: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    return (rgba[..., :3] * brightness[..., None]).astype(np.float32)
+
+
+def ulm_direction(velocity_mm_s: Sequence[Volume], *, density: Volume) -> Figure:
+    """Return the direction of flow in the plane of each view as hue, brightness from density.
+
+    Parameters
+    ----------
+    velocity_mm_s
+        Components (z, [y,] x) of the velocity; of a volume, the mean along the line of sight,
+        weighted by density, is shown.
+    """
+    layout = views(density.extent_um, main="xz")
+    figure, (panel,) = black_panels(
+        panel_extent_um(layout), titles=["Flow direction"], panel_width_in=_WIDE_IN
+    )
+    pictures = []
+    for view, brightness in zip(layout, _brightness(density, layout), strict=True):
+        down = weighted_mean(velocity_mm_s[view.row_axis].values, density.values, view)
+        right = weighted_mean(velocity_mm_s[view.column_axis].values, density.values, view)
+        known = np.isfinite(down) & np.isfinite(right) & ((down != 0) | (right != 0))
+        angle = np.rad2deg(np.arctan2(-down, right, where=known, out=np.zeros_like(down)))
+        hue = colors.DIRECTION(np.round(angle).astype(int) % 360)
+        pictures.append(_shaded(hue, np.where(known, brightness, 0.0)))
+    _draw(panel, pictures, layout)
+    draw_direction_wheel(panel, cmap=colors.DIRECTION)
+    return figure
+
+
+def ulm_axial(velocity_z_mm_s: Volume, *, density: Volume) -> Figure:
+    """Return the axial velocity as in colour Doppler: red toward the probe, blue away from it.
+
+    Parameters
+    ----------
+    velocity_z_mm_s
+        Velocity along depth, positive away from the probe.
+    """
+    layout = views(density.extent_um, main="xz")
+    figure, (panel,) = black_panels(
+        panel_extent_um(layout), titles=["Axial velocity"], panel_width_in=_WIDE_IN
+    )
+    pictures = [-weighted_mean(velocity_z_mm_s.values, density.values, view) for view in layout]
+    high = max(_end_of_scale(np.abs(picture)) for picture in pictures)
+    norm = Normalize(-high, high, clip=True)
+    _draw(panel, pictures, layout, colors.AXIAL, norm)
+    label = "← away   axial velocity (mm/s)   toward probe →"
+    draw_color_bar(panel, cmap=colors.AXIAL, norm=norm, label=label, clipped=False)
+    return figure

@@ -1,0 +1,200 @@
+"""One stage of one sample: where its files are, what identifies it, and how it is run.
+
+Workflow scripts call :func:`run_stage`; everything a stage needs to know is in its :class:`Job`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vasculome import __version__
+from vasculome.compute.memory import MemoryBound
+from vasculome.config import RunConfig, Sample, parse_config, parse_samples
+from vasculome.errors import UserError
+from vasculome.stages.digest import code_digest, digest_of
+from vasculome.storage.shards import write_json_atomic
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage has made: a checksum over its outputs, and the numbers for the report."""
+
+    content: str
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage's view of the run: configuration, its sample, its folder and its threads."""
+
+    stage: str
+    config: RunConfig
+    sample: Sample
+    threads: int = 1
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the sample's results."""
+        return Path(self.config.results) / self.sample.sample
+
+    @property
+    def workers(self) -> int:
+        """Worker processes that this job may use."""
+        if self.config.compute.scheduler == "inline":
+            return 1
+        return self.config.compute.workers or self.threads
+
+    def manifest_path(self, stage: str) -> Path:
+        """Return where the manifest of ``stage`` of this sample is."""
+        return self.folder / "manifests" / f"{stage}.json"
+
+    def manifest(self, stage: str) -> dict[str, Any]:
+        """Return the manifest that ``stage`` wrote when it was done.
+
+        Raises
+        ------
+        UserError
+            Where it is missing or damaged.
+        """
+        path = self.manifest_path(stage)
+        try:
+            content: dict[str, Any] = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"cannot read the manifest of stage {stage}: {error}",
+                where=path,
+                fix=f"delete it and run snakemake again to redo {stage}",
+            ) from None
+        return content
+
+    def digest(self) -> str:
+        """Return what identifies the outputs: code, settings, sample and content of the inputs."""
+        from vasculome.stages.catalog import CATALOG
+
+        inputs = {name: self.manifest(name)["content"] for name in CATALOG[self.stage].inputs}
+        return digest_of({"identity": self.identity(), "inputs": inputs})
+
+    def identity(self) -> str:
+        """Return the part of :meth:`digest` that is known before any stage has run."""
+        module = stage_module(self.stage)
+        return digest_of(
+            {
+                "stage": self.stage,
+                "code": code_digest(module.__name__),
+                "settings": [part.model_dump(mode="json") for part in module.settings(self.config)],
+                "sample": self.sample.model_dump(mode="json"),
+                "raw": module.raw_fingerprint(self) if hasattr(module, "raw_fingerprint") else None,
+            }
+        )
+
+    def bound(self) -> MemoryBound:
+        """Return the most memory that the stage will take."""
+        bound: MemoryBound = stage_module(self.stage).bound(self)
+        return bound
+
+
+def stage_module(stage: str) -> Any:
+    """Return the module of ``stage``, with ``run``, ``bound`` and ``settings``."""
+    return importlib.import_module(f"vasculome.stages.{stage}")
+
+
+def load_run(content: Mapping[str, Any]) -> tuple[RunConfig, tuple[Sample, ...]]:
+    """Return configuration and samples, checked as far as is possible without reading pixels.
+
+    Raises
+    ------
+    UserError
+        For a bad key, a bad cell, or raw data that is missing or not what the sheet says.
+    """
+    config = parse_config(content, where="config")
+    sheet = Path(config.samples)
+    try:
+        text = sheet.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"cannot read the sample sheet: {error}", where=sheet, fix="set 'samples' in the config"
+        ) from None
+    return config, parse_samples(text, where=str(sheet))
+
+
+def run_stage(
+    stage: str, *, config: Mapping[str, Any], sample: str, threads: int, log_path: str
+) -> None:
+    """Run one stage of one sample and write its manifest last; the body of a workflow script.
+
+    A fault of the user's ends in one line in the log and exit status 1, without a traceback.
+    """
+    _log_to(Path(log_path))
+    try:
+        run, samples = load_run(config)
+        job = Job(stage, run, next(s for s in samples if s.sample == sample), threads)
+        execute(job)
+    except UserError as error:
+        log.error("%s", error)
+        sys.exit(1)
+    except Exception:
+        log.exception("stage %s of sample %s failed", stage, sample)
+        sys.exit(1)
+
+
+def execute(job: Job) -> Outcome:
+    """Run the job's stage and write its manifest.
+
+    Raises
+    ------
+    UserError
+        Where the input, the configuration or the machine is at fault.
+    """
+    started = time.monotonic()
+    bound = job.bound()
+    log.info("%s of %s: memory bound %s", job.stage, job.sample.sample, bound)
+    limit_gb = job.config.compute.memory_limit_gb
+    if limit_gb is not None and bound.total_mb > limit_gb * 1000:
+        raise UserError(
+            f"stage {job.stage} may need {bound}, more than {limit_gb} GB",
+            where="config: compute.memory_limit_gb",
+            fix="use fewer workers or smaller storage.shard_zyx, or raise the limit",
+        )
+    outcome: Outcome = stage_module(job.stage).run(job)
+    write_json_atomic(
+        job.manifest_path(job.stage),
+        {
+            "stage": job.stage,
+            "sample": job.sample.sample,
+            "version": __version__,
+            "digest": job.digest(),
+            "content": outcome.content,
+            "summary": outcome.summary,
+        },
+    )
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    log.info(
+        "%s of %s: done in %.1f s, peak of the main process %.0f MB",
+        job.stage,
+        job.sample.sample,
+        time.monotonic() - started,
+        peak_mb,
+    )
+    return outcome
+
+
+def _log_to(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # stdout and stderr of a stage belong to its log; Snakemake's own lines stay readable.
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        handlers=[logging.FileHandler(path, mode="w"), logging.StreamHandler()],
+        force=True,
+    )

@@ -1,0 +1,59 @@
+"""What the rules share: the checked configuration, paths and resources."""
+
+from snakemake.exceptions import WorkflowError
+
+from vasculome.errors import UserError
+from vasculome.stages.catalog import CATALOG, stages_of
+from vasculome.stages.job import Job, check_raw, load_run
+
+
+def checked(function, *args):
+    """Call `function`; what the user has done wrong ends the run in one line."""
+    try:
+        return function(*args)
+    except UserError as error:
+        raise WorkflowError(str(error))
+
+
+CONFIG, SAMPLES = checked(load_run, config)
+SAMPLE = {sample.sample: sample for sample in SAMPLES}
+RESULTS = CONFIG.results
+WORKERS = CONFIG.compute.workers or workflow.cores or 1
+
+for sample in SAMPLES:
+    checked(check_raw, CONFIG, sample)
+
+
+wildcard_constraints:
+    sample="|".join(SAMPLE),
+
+
+def job(stage, wildcards):
+    """Return the job of a stage for the sample in `wildcards`."""
+    return Job(stage, CONFIG, SAMPLE[wildcards.sample], WORKERS)
+
+
+def identity(stage):
+    """Return a function for `params`: a change of code, settings or raw data reruns the stage."""
+    return lambda wildcards: checked(job(stage, wildcards).identity)
+
+
+def mem_mb(stage):
+    """Return a function for `resources`: the stage's memory bound, more at each attempt."""
+    return lambda wildcards, attempt: attempt * checked(job(stage, wildcards).bound).total_mb
+
+
+def raw(wildcards):
+    """Return the raw data of the sample in `wildcards`."""
+    return SAMPLE[wildcards.sample].path
+
+
+def samples_of(modality):
+    """Return the names of the samples of one modality."""
+    return [sample.sample for sample in SAMPLES if sample.modality == modality]
+
+
+def manifests_of_sample(wildcards):
+    """Return the manifests of all stages of the sample in `wildcards`."""
+    stages = stages_of(SAMPLE[wildcards.sample].modality)
+    return [f"{RESULTS}/{wildcards.sample}/manifests/{stage}.json" for stage in stages]

@@ -1,0 +1,50 @@
+"""Both chains end here: maps, and the target that asks for all of them."""
+
+
+rule vessel_maps:
+    """Map vessel volume fraction, length density and radius."""
+    input:
+        mask=rules.mask.output.manifest,
+        skeleton=rules.skeleton.output.manifest,
+    output:
+        manifest=f"{RESULTS}/{{sample}}/manifests/vessel_maps.json",
+    params:
+        identity=identity("vessel_maps"),
+    log:
+        f"{RESULTS}/logs/{{sample}}/vessel_maps.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{sample}}/vessel_maps.tsv"
+    threads: WORKERS
+    resources:
+        mem_mb=mem_mb("vessel_maps"),
+        runtime=60,
+    script:
+        "../scripts/vessel_maps.py"
+
+
+rule ulm_maps:
+    """Render density, velocity and direction maps from tracks."""
+    input:
+        iq=rules.ingest_iq.output.manifest,
+        tracks=rules.track.output.manifest,
+    output:
+        manifest=f"{RESULTS}/{{sample}}/manifests/ulm_maps.json",
+    params:
+        identity=identity("ulm_maps"),
+    log:
+        f"{RESULTS}/logs/{{sample}}/ulm_maps.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{sample}}/ulm_maps.tsv"
+    threads: WORKERS
+    resources:
+        mem_mb=mem_mb("ulm_maps"),
+        runtime=60,
+    script:
+        "../scripts/ulm_maps.py"
+
+
+rule maps:
+    """All maps of every sample."""
+    input:
+        expand(rules.vessel_maps.output.manifest, sample=samples_of("microscopy")),
+        expand(rules.ulm_maps.output.manifest, sample=samples_of("ultrasound")),

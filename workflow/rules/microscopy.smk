@@ -1,0 +1,102 @@
+"""Microscopy: raw TIFFs to mask and skeleton."""
+
+
+rule ingest_image:
+    """Copy raw microscopy files, tiles blended where they overlap, into one OME-Zarr."""
+    input:
+        raw=raw,
+    output:
+        manifest=f"{RESULTS}/{{sample}}/manifests/ingest_image.json",
+    params:
+        identity=identity("ingest_image"),
+    log:
+        f"{RESULTS}/logs/{{sample}}/ingest_image.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{sample}}/ingest_image.tsv"
+    threads: WORKERS
+    resources:
+        mem_mb=mem_mb("ingest_image"),
+        runtime=240,
+    script:
+        "../scripts/ingest_image.py"
+
+
+rule normalize:
+    """Find the intensity range of the whole volume from its histogram."""
+    input:
+        image=rules.ingest_image.output.manifest,
+    output:
+        manifest=f"{RESULTS}/{{sample}}/manifests/normalize.json",
+    params:
+        identity=identity("normalize"),
+    log:
+        f"{RESULTS}/logs/{{sample}}/normalize.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{sample}}/normalize.tsv"
+    threads: WORKERS
+    resources:
+        mem_mb=mem_mb("normalize"),
+        runtime=60,
+    script:
+        "../scripts/normalize.py"
+
+
+rule enhance:
+    """Enhance vessels and sort voxels into background, weak and strong."""
+    input:
+        image=rules.ingest_image.output.manifest,
+        intensity_range=rules.normalize.output.manifest,
+    output:
+        manifest=f"{RESULTS}/{{sample}}/manifests/enhance.json",
+    params:
+        identity=identity("enhance"),
+    log:
+        f"{RESULTS}/logs/{{sample}}/enhance.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{sample}}/enhance.tsv"
+    threads: WORKERS
+    resources:
+        mem_mb=mem_mb("enhance"),
+        runtime=480,
+    script:
+        "../scripts/enhance.py"
+
+
+rule mask:
+    """Keep connected weak voxels that hold a strong one and are large enough."""
+    input:
+        candidates=rules.enhance.output.manifest,
+    output:
+        manifest=f"{RESULTS}/{{sample}}/manifests/mask.json",
+    params:
+        identity=identity("mask"),
+    log:
+        f"{RESULTS}/logs/{{sample}}/mask.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{sample}}/mask.tsv"
+    threads: WORKERS
+    resources:
+        mem_mb=mem_mb("mask"),
+        runtime=120,
+    script:
+        "../scripts/mask.py"
+
+
+rule skeleton:
+    """Thin the mask to centre lines and measure radii."""
+    input:
+        mask=rules.mask.output.manifest,
+    output:
+        manifest=f"{RESULTS}/{{sample}}/manifests/skeleton.json",
+    params:
+        identity=identity("skeleton"),
+    log:
+        f"{RESULTS}/logs/{{sample}}/skeleton.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{sample}}/skeleton.tsv"
+    threads: WORKERS
+    resources:
+        mem_mb=mem_mb("skeleton"),
+        runtime=480,
+    script:
+        "../scripts/skeleton.py"

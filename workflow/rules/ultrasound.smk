@@ -1,0 +1,61 @@
+"""Ultrasound: raw IQ to tracks."""
+
+
+rule ingest_iq:
+    """Copy raw IQ data into one Zarr array in blocks of frames."""
+    input:
+        raw=raw,
+    output:
+        manifest=f"{RESULTS}/{{sample}}/manifests/ingest_iq.json",
+    params:
+        identity=identity("ingest_iq"),
+    log:
+        f"{RESULTS}/logs/{{sample}}/ingest_iq.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{sample}}/ingest_iq.tsv"
+    threads: WORKERS
+    resources:
+        mem_mb=mem_mb("ingest_iq"),
+        runtime=120,
+    script:
+        "../scripts/ingest_iq.py"
+
+
+rule localize:
+    """Filter clutter block by block and localize microbubbles."""
+    input:
+        iq=rules.ingest_iq.output.manifest,
+    output:
+        manifest=f"{RESULTS}/{{sample}}/manifests/localize.json",
+    params:
+        identity=identity("localize"),
+    log:
+        f"{RESULTS}/logs/{{sample}}/localize.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{sample}}/localize.tsv"
+    threads: WORKERS
+    resources:
+        mem_mb=mem_mb("localize"),
+        runtime=240,
+    script:
+        "../scripts/localize.py"
+
+
+rule track:
+    """Pair microbubbles from frame to frame and link them into tracks."""
+    input:
+        detections=rules.localize.output.manifest,
+    output:
+        manifest=f"{RESULTS}/{{sample}}/manifests/track.json",
+    params:
+        identity=identity("track"),
+    log:
+        f"{RESULTS}/logs/{{sample}}/track.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{sample}}/track.tsv"
+    threads: 1
+    resources:
+        mem_mb=mem_mb("track"),
+        runtime=120,
+    script:
+        "../scripts/track.py"
