@@ -196,6 +196,14 @@ class RunConfig(_Settings):
 
 
 MICROSCOPY_FORMATS = ("tiff_planes", "tiff_stack", "tiff_tiles")
+_ULTRASOUND_COLUMNS = (
+    "axes",
+    "variable",
+    "frame_rate_hz",
+    "wavelength_um",
+    "center_frequency_hz",
+    "speed_of_sound_m_s",
+)
 
 
 class Sample(_Settings):
@@ -224,6 +232,12 @@ class Sample(_Settings):
     wavelength_um: PositiveFloat | None = Field(
         None, description="Ultrasound: speed of sound / centre frequency."
     )
+    center_frequency_hz: PositiveFloat | None = Field(
+        None, description="Ultrasound: with speed_of_sound_m_s instead of wavelength_um."
+    )
+    speed_of_sound_m_s: PositiveFloat | None = Field(
+        None, description="Ultrasound: with center_frequency_hz instead of wavelength_um."
+    )
     pose_mm: tuple[float, ...] | None = Field(
         None, description="Position of voxel 0 in the animal or the atlas, axes as in spacing_um."
     )
@@ -249,11 +263,7 @@ class Sample(_Settings):
         if self.pose_mm is not None and len(self.pose_mm) != len(self.spacing_um):
             raise ValueError("pose_mm needs as many numbers as spacing_um")
         if microscopy:
-            given = [
-                k
-                for k in ("axes", "variable", "frame_rate_hz", "wavelength_um")
-                if getattr(self, k) is not None
-            ]
+            given = [name for name in _ULTRASOUND_COLUMNS if getattr(self, name) is not None]
             if given:
                 raise ValueError(f"{', '.join(given)} is for ultrasound samples; leave it empty")
         else:

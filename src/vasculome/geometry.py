@@ -153,6 +153,13 @@ class TileGrid:
         core = Box(start, stop)
         return Tile(tuple(index), core, core.grow(self.halo, self.domain))
 
+    def number(self, tile: Tile) -> int:
+        """Return the place of ``tile`` in the order of iteration, from 0."""
+        place = 0
+        for i, n in zip(tile.index, self.counts, strict=True):
+            place = place * n + i
+        return place
+
     def owner(self, point: Sequence[int]) -> Tile:
         """Return the one tile whose core holds voxel ``point``."""
         return self.tile(

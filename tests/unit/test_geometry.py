@@ -30,6 +30,7 @@ def test_cores_partition_the_domain(grid):
         visits[tile.core.relative_to(grid.domain).slices] += 1
     assert (visits == 1).all()
     assert len(list(grid)) == len(grid) == len({tile.id for tile in grid})
+    assert [grid.number(tile) for tile in grid] == list(range(len(grid)))
 
 
 @settings(max_examples=60, deadline=None)

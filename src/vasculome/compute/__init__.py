@@ -1,0 +1,1 @@
+"""Where and how tiles are computed: workers, the resumable map, memory and devices."""

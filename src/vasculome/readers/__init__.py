@@ -1,0 +1,1 @@
+"""Raw files in, lazily: microscopy volumes and ultrasound IQ."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
@@ -97,7 +98,7 @@ def check_numbering(files: Sequence[Path], *, what: str) -> tuple[Path, ...]:
     counter = min(counters, key=lambda i: (len(set(_steps(fields[i]))), min(_steps(fields[i]))))
     ordered = sorted(zip(fields[counter], files, strict=True))
     step = min(_steps(fields[counter]))
-    for (number, file), (after, _) in zip(ordered, ordered[1:], strict=False):
+    for (number, file), (after, _) in itertools.pairwise(ordered):
         if after - number != step:
             raise UserError(
                 f"{what} {number + step} is missing: the numbers jump from {number} to {after}",
@@ -134,15 +135,22 @@ def file_state(path: Path) -> tuple[int, int]:
     try:
         stat = path.stat()
     except OSError as error:
-        raise UserError(
-            f"cannot be read: {error.strerror}", where=path, fix="restore the file or its rights"
-        ) from error
+        raise unreadable(path, error) from error
     return stat.st_size, stat.st_mtime_ns
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """Return the error to raise for a file that the system does not let us read."""
+    if isinstance(error, FileNotFoundError):
+        return UserError("does not exist", where=path, fix="check the path, or restore the file")
+    return UserError(
+        f"cannot be read ({error.strerror})", where=path, fix="check its rights and its disk"
+    )
 
 
 def _steps(numbers: Sequence[int]) -> list[int]:
     ordered = sorted(numbers)
-    return [b - a for a, b in zip(ordered, ordered[1:], strict=False)]
+    return [b - a for a, b in itertools.pairwise(ordered)]
 
 
 def _renumber(name: str, field: int, number: int) -> str:

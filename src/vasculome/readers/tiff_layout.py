@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import struct
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,16 +20,13 @@ import tifffile
 from vasculome.errors import UserError
 from vasculome.readers.files import file_state
 
-# tifffile logs what is odd in a file and carries on; here every fault is raised, in one line.
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-
 SUPPORTED_DTYPES = ("uint8", "uint16", "float32")
 
 _BAD_TIFF = (
     tifffile.TiffFileError,
     struct.error,
     ArithmeticError,
-    AttributeError,
+    AssertionError,
     LookupError,
     OSError,
     RuntimeError,
@@ -74,6 +74,29 @@ class TiffLayout:
     tables: tuple[bytes | None, ...]
 
 
+class _Complaints(logging.Handler):
+    """What tifffile found wrong in a file and passed over, in this thread."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self._here = threading.local()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._here.first = self._here.__dict__.get("first") or record.getMessage()
+
+    def take(self) -> str | None:
+        """Return the first complaint since the last call."""
+        first: str | None = self._here.__dict__.pop("first", None)
+        return first
+
+
+# tifffile logs that a file ends in the middle, or that its description is lost, and carries on
+# with what is left: half a stack would pass for a whole one.
+_COMPLAINTS = _Complaints()
+logging.getLogger("tifffile").addHandler(_COMPLAINTS)
+logging.getLogger("tifffile").propagate = False
+
+
 def plane_layout(path: Path) -> TiffLayout:
     """Return the layout of a TIFF that holds exactly one plane.
 
@@ -99,65 +122,62 @@ def stack_layout(path: Path, *, channel: int | None) -> TiffLayout:
 
 def count_channels(path: Path) -> int:
     """Return the number of channels of a stack, from its headers."""
-    size, _ = file_state(path)
-    try:
-        with _open(path, size) as tif:
-            series = _only_series(tif, path)
-            return int(dict(zip(series.axes, series.shape, strict=True)).get("C", 1))
-    except _BAD_TIFF as error:
-        raise _damaged(path, error) from error
+    with _headers(path, file_state(path)[0]) as tif:
+        series = _only_series(tif, path)
+        return int(dict(zip(series.axes, series.shape, strict=True)).get("C", 1))
 
 
 # Planes come by the thousand but are small here; a stack may hold megabytes of offsets.
 @lru_cache(maxsize=2048)
 def _plane_layout(path: Path, size: int, mtime_ns: int) -> TiffLayout:
-    try:
-        with _open(path, size) as tif:
-            # Series of an OME-TIFF plane would open every other plane of the acquisition.
-            described = tif.is_imagej or tif.is_shaped
-            pages = _only_series(tif, path).shape[:-2] if described else (len(tif.pages),)
-            if int(np.prod(pages)) != 1:
-                raise UserError(
-                    f"holds {int(np.prod(pages))} pages where one plane was expected",
-                    where=path,
-                    fix="keep one page a file, or use format tiff_stack",
-                )
-            return _layout(path, size, tif, [tif.pages.first], None)
-    except _BAD_TIFF as error:
-        raise _damaged(path, error) from error
+    with _headers(path, size) as tif:
+        # Series of an OME-TIFF plane would open every other plane of the acquisition.
+        described = tif.is_imagej or tif.is_shaped
+        n_pages = _count_planes(_only_series(tif, path)) if described else len(tif.pages)
+        if n_pages != 1:
+            raise UserError(
+                f"holds {n_pages} pages where one plane was expected",
+                where=path,
+                fix="keep one page a file, or use format tiff_stack",
+            )
+        return _layout(path, size, tif, [tif.pages.first], None)
 
 
 @lru_cache(maxsize=64)
 def _stack_layout(path: Path, channel: int | None, size: int, mtime_ns: int) -> TiffLayout:
-    try:
-        with _open(path, size) as tif:
-            series = _only_series(tif, path)
-            _check_declared_pages(path, tif, series)
-            planes = _planes_of_channel(path, series, channel)
-            if series.dataoffset is not None:
-                first = series.keyframe
-                starts = series.dataoffset + np.asarray(planes, np.int64) * first.nbytes
-                return _layout(path, size, tif, [first], starts)
-            pages = [series.pages[i] for i in planes]
-            return _layout(path, size, tif, pages, None)
-    except _BAD_TIFF as error:
-        raise _damaged(path, error) from error
+    with _headers(path, size) as tif:
+        series = _only_series(tif, path)
+        _check_declared_pages(path, tif, series)
+        planes = _planes_of_channel(path, series, channel)
+        if series.dataoffset is None:
+            return _layout(path, size, tif, [series.pages[i] for i in planes], None)
+        first = series.keyframe
+        starts = series.dataoffset + np.asarray(planes, np.int64) * first.nbytes
+        return _layout(path, size, tif, [first], starts)
 
 
-def _open(path: Path, size: int) -> tifffile.TiffFile:
+@contextmanager
+def _headers(path: Path, size: int) -> Iterator[tifffile.TiffFile]:
+    """Open a TIFF file, and turn whatever is wrong with its headers into a UserError."""
     if path.is_dir():
         raise UserError("is a folder, not a TIFF file", where=path, fix="check path and format")
     if size == 0:
         raise UserError("is empty (0 bytes)", where=path, fix="copy the file again")
-    return tifffile.TiffFile(path)
-
-
-def _damaged(path: Path, error: Exception) -> UserError:
-    if isinstance(error, tifffile.TiffFileError) and "not a TIFF" in str(error):
-        return UserError("is not a TIFF file", where=path, fix="export it again as TIFF")
-    return UserError(
-        f"has damaged or truncated headers ({error})", where=path, fix="copy or export it again"
-    )
+    _COMPLAINTS.take()
+    try:
+        with tifffile.TiffFile(path) as tif:
+            yield tif
+    except _BAD_TIFF as error:
+        if "not a TIFF" in str(error):
+            what = "is not a TIFF file"
+        else:
+            what = f"has damaged or truncated headers ({error or type(error).__name__})"
+        raise UserError(what, where=path, fix="copy or export it again") from error
+    complaint = _COMPLAINTS.take()
+    if complaint:
+        raise UserError(
+            f"is damaged or truncated ({complaint})", where=path, fix="copy or export it again"
+        )
 
 
 def _only_series(tif: tifffile.TiffFile, path: Path) -> Any:
@@ -172,8 +192,13 @@ def _only_series(tif: tifffile.TiffFile, path: Path) -> Any:
     return series[0]
 
 
+def _count_planes(series: Any) -> int:
+    sizes = zip(series.axes, series.shape, strict=True)
+    return math.prod(n for axis, n in sizes if axis not in "YXS")
+
+
 def _check_declared_pages(path: Path, tif: tifffile.TiffFile, series: Any) -> None:
-    found = int(np.prod(series.shape[:-2])) if series.axes.endswith("YX") else len(series.pages)
+    found = _count_planes(series)
     declared = (tif.imagej_metadata or {}).get("images", found) if tif.is_imagej else found
     if declared != found:
         raise UserError(
@@ -193,7 +218,7 @@ def _planes_of_channel(path: Path, series: Any, channel: int | None) -> list[int
             fix="export it as a z-stack",
         )
     outer = sizes[:-2]
-    pages = np.arange(int(np.prod([n for _, n in outer]))).reshape([n for _, n in outer])
+    pages = np.arange(math.prod(n for _, n in outer)).reshape([n for _, n in outer])
     names = [axis for axis, _ in outer]
     if "C" in names:
         axis = names.index("C")
@@ -290,9 +315,7 @@ def _layout(
     )
 
 
-def _segments(
-    path: Path, pages: list[Any]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _segments(path: Path, pages: list[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     offsets = np.array([page.dataoffsets for page in pages], np.int64)
     counts = np.array([page.databytecounts for page in pages], np.int64)
     empty = np.flatnonzero(((offsets <= 0) | (counts <= 0)).any(axis=1))
@@ -320,6 +343,8 @@ def _check_pixels(path: Path, page: Any) -> None:
             where=path,
             fix=f"convert it to one of {', '.join(SUPPORTED_DTYPES)}",
         )
+    if page.imagelength < 1 or page.imagewidth < 1:
+        raise UserError("has no pixels", where=path, fix="copy or export it again")
     if page.imagedepth != 1:
         raise UserError(
             "stores volumes in a page (ImageDepth)", where=path, fix="export one plane a page"

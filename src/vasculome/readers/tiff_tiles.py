@@ -1,27 +1,19 @@
-"""Raw microscopy in, lazily: folders of planes, stacks, and tiles at nominal positions."""
+"""Raw microscopy in: folders of planes, stacks, and tiles at nominal positions."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from vasculome.errors import UserError
-from vasculome.geometry import Box
-from vasculome.readers.files import check_numbering, file_state, fingerprint, list_files
-from vasculome.readers.tiff_layout import (
-    TiffLayout,
-    count_channels,
-    plane_layout,
-    stack_layout,
-)
+from vasculome.readers.files import fingerprint
+from vasculome.readers.tiff_layout import count_channels
+from vasculome.readers.tiff_volume import RawVolume, open_planes, open_stack
 
 VolumeFormat = Literal["tiff_planes", "tiff_stack", "tiff_tiles"]
 HeaderCheck = Literal["names", "headers"]
@@ -29,108 +21,10 @@ HeaderCheck = Literal["names", "headers"]
 TILE_TABLE = "tiles.tsv"
 TILE_COLUMNS = ("file", "z_um", "y_um", "x_um")
 
-_TIFF = (".tif", ".tiff", ".btf", ".tf8")
-
-
-@dataclass(frozen=True)
-class RawVolume:
-    """A volume in TIFF files, of which only what is asked for is read.
-
-    It holds no open file and no pixels: it is pickled to workers, and each read opens one file
-    at a time.
-
-    Attributes
-    ----------
-    files
-        One file a plane in the order of z, or one stack.
-    shape
-        Voxels (z, y, x).
-    dtype
-        uint8, uint16 or float32, native byte order.
-    channel
-        Channel of a stack with several, else None.
-    read_unit
-        Smallest piece (z, y, x) that the files decode by itself; boxes that are multiples of it
-        waste no work.
-    """
-
-    files: tuple[Path, ...]
-    shape: tuple[int, int, int]
-    dtype: np.dtype[Any]
-    channel: int | None
-    read_unit: tuple[int, int, int]
-
-    def read(self, box: Box) -> npt.NDArray[Any]:
-        """Return the voxels of ``box`` as an array of its shape and the volume's dtype.
-
-        Raises
-        ------
-        UserError
-            A file is missing, damaged, or not like the first; a value is not finite.
-        ValueError
-            The box reaches beyond the volume.
-        """
-        whole = Box.of_shape(self.shape)
-        if box.ndim != 3 or box.intersect(whole) != box:
-            raise ValueError(f"{box} is empty or not within a volume of shape {self.shape}")
-        out = np.empty(box.shape, self.dtype)
-        planes_per_file = self.shape[0] // len(self.files)
-        z = box.start[0]
-        while z < box.stop[0]:
-            number, page = divmod(z, planes_per_file)
-            pages = range(page, min(planes_per_file, page + box.stop[0] - z))
-            self._read_pages(self.files[number], pages, box, out[z - box.start[0] :], z)
-            z += len(pages)
-        return out
-
-    def fingerprint(self) -> str:
-        """Return a digest of the files' names, sizes and times, and of the channel."""
-        return fingerprint(self.files, detail=f"channel {self.channel}")
-
-    def check_headers(self) -> None:
-        """Prove from every file's header that it is whole and like the first.
-
-        Raises
-        ------
-        UserError
-            Naming the first file that is not.
-        """
-        for file in self.files:
-            self._layout(file)
-
-    def _layout(self, file: Path) -> TiffLayout:
-        stack = len(self.files) == 1
-        layout = stack_layout(file, channel=self.channel) if stack else plane_layout(file)
-        if (layout.shape[1:], layout.dtype) != (self.shape[1:], self.dtype):
-            raise UserError(
-                f"is {_describe(layout.shape[1:], layout.dtype)} where the first plane is "
-                f"{_describe(self.shape[1:], self.dtype)}",
-                where=file,
-                fix="export all planes with one shape and pixel type, or move this file away",
-            )
-        return layout
-
-    def _read_pages(
-        self, file: Path, pages: range, box: Box, out: npt.NDArray[Any], z: int
-    ) -> None:
-        layout = self._layout(file)
-        read_page = _read_raw if layout.raw else _read_segments
-        try:
-            with FileIO(file) as handle:
-                for i, page in enumerate(pages):
-                    read_page(handle, layout, page, box, out[i])
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"plane {z} cannot be decoded ({error})", where=file, fix="copy or export it again"
-            ) from error
-        if layout.dtype.kind == "f":
-            for i, plane in enumerate(out[: len(pages)]):
-                _check_finite(file, plane, box, z + i)
-
 
 @dataclass(frozen=True)
 class TileSet:
-    """Overlapping volumes of one acquisition and where the stage was for each.
+    """Overlapping volumes of one acquisition, and where the stage was for each.
 
     Attributes
     ----------
@@ -157,9 +51,9 @@ class TileSet:
         return tuple(file for volume in self.volumes for file in volume.files)
 
     def fingerprint(self) -> str:
-        """Return a digest of the tiles' files and positions."""
-        parts = (v.fingerprint() for v in self.volumes)
-        return fingerprint((), detail=repr((self.names, self.positions_um, tuple(parts))))
+        """Return the identity of the input: a digest of the tiles' files and positions."""
+        parts = tuple(volume.fingerprint() for volume in self.volumes)
+        return fingerprint((), detail=repr((self.names, self.positions_um, parts)))
 
 
 @dataclass(frozen=True)
@@ -169,7 +63,7 @@ class Probe:
     Attributes
     ----------
     shape
-        Voxels (z, y, x), of the first tile where there are several.
+        Voxels (z, y, x); of the first tile where there are several.
     dtype
         Pixel type.
     channels
@@ -192,42 +86,39 @@ def open_volume(
     channel: int | None = None,
     check: HeaderCheck = "names",
 ) -> RawVolume | TileSet:
-    """Return the volume or tiles at ``path``, after checking what is cheap to check.
+    """Return the volume or the tiles at ``path``, after checking what is cheap to check.
 
     Parameters
     ----------
     path
         ``tiff_planes``: folder of single-plane TIFFs, numbered without gaps. ``tiff_stack``:
-        multi-page TIFF, BigTIFF, OME-TIFF or ImageJ stack. ``tiff_tiles``: folder with
-        ``tiles.tsv`` (columns file, z_um, y_um, x_um: the nominal position of each tile's
-        voxel 0, micrometres) and the tiles it names, each a stack or a folder of planes.
+        multi-page TIFF, BigTIFF, OME-TIFF or ImageJ stack. ``tiff_tiles``: folder with a table
+        ``tiles.tsv`` (columns file, z_um, y_um, x_um: nominal position of each tile's voxel 0,
+        micrometres) and the tiles it names, each a stack or a folder of planes.
     format
         Which of these it is.
     pattern
-        Shell pattern that picks the planes of a folder.
+        Shell pattern that picks the planes of a folder, e.g. ``"*_ch01.tif"``.
     channel
         Channel of stacks that have several, counted from 0.
     check
-        ``"names"``: numbers and sizes of all planes, header of the first. ``"headers"``: header
-        of every plane as well. A read always checks the planes it touches.
+        ``"names"``: numbers and sizes of all planes, and the header of the first. ``"headers"``:
+        the header of every plane as well. A read always checks the planes it touches.
 
     Raises
     ------
     UserError
         Anything in the input that would spoil the result, naming the file.
     """
-    if not path.exists():
-        raise UserError("does not exist", where=path, fix="check the path in the sample sheet")
     if format == "tiff_tiles":
-        return _open_tiles(path, pattern=pattern, channel=channel, check=check)
-    volume = (
-        _open_planes(path, pattern=pattern, channel=channel)
-        if format == "tiff_planes"
-        else _open_stack(path, channel=channel)
-    )
+        tiles = _open_tiles(path, pattern=pattern, channel=channel)
+        volumes = tiles.volumes
+    else:
+        volumes = (_open_one(path, format=format, pattern=pattern, channel=channel),)
     if check == "headers":
-        volume.check_headers()
-    return volume
+        for volume in volumes:
+            volume.check_headers()
+    return tiles if format == "tiff_tiles" else volumes[0]
 
 
 def probe(path: Path, *, format: VolumeFormat, pattern: str | None = None) -> Probe:
@@ -236,19 +127,118 @@ def probe(path: Path, *, format: VolumeFormat, pattern: str | None = None) -> Pr
     Raises
     ------
     UserError
-        As `open_volume`, but for the choice of a channel.
+        As `open_volume`; but several channels are reported, not refused.
     """
-    if format == "tiff_stack" and path.is_file():
-        channels = count_channels(path)
-        volume = _open_stack(path, channel=0)
+    if format != "tiff_tiles":
+        channels = _count_channels(path) if format == "tiff_stack" else 1
+        volume = _open_one(path, format=format, pattern=pattern, channel=_first_of(channels))
         return Probe(volume.shape, volume.dtype, channels, tiles=1)
-    if format == "tiff_tiles":
-        rows = _read_tile_table(path / TILE_TABLE)
-        stacks = [path / name for name, _ in rows if (path / name).is_file()]
-        channels = count_channels(stacks[0]) if stacks else 1
-        tiles = _open_tiles(
-            path, pattern=pattern, channel=0 if channels > 1 else None, check="names"
+    rows = _read_tile_table(path)
+    channels = max(_count_channels(path / name) for name, _ in rows)
+    tiles = _open_tiles(path, pattern=pattern, channel=_first_of(channels))
+    return Probe(tiles.volumes[0].shape, tiles.dtype, channels, tiles=len(rows))
+
+
+def _open_one(
+    path: Path, *, format: VolumeFormat, pattern: str | None, channel: int | None
+) -> RawVolume:
+    if format == "tiff_stack":
+        if pattern is not None:
+            raise UserError(
+                f"is one file, of which the pattern {pattern!r} picks nothing",
+                where=path,
+                fix="leave the pattern empty, or use format tiff_planes",
+            )
+        return open_stack(path, channel=channel)
+    if channel is not None:
+        raise UserError(
+            f"holds single planes, which have no channel {channel}",
+            where=path,
+            fix="pick the planes of one channel by a pattern such as *_ch01.tif",
         )
-        return Probe(tiles.volumes[0].shape, tiles.dtype, channels, tiles=len(tiles.volumes))
-    volume = _open_planes(path, pattern=pattern, channel=None)
-    return Probe(volume.shape, volume.dtype, channels=1, tiles=1)
+    return open_planes(path, pattern=pattern)
+
+
+def _open_tiles(folder: Path, *, pattern: str | None, channel: int | None) -> TileSet:
+    rows = _read_tile_table(folder)
+    volumes = tuple(
+        _open_one(folder / name, format="tiff_planes", pattern=pattern, channel=channel)
+        if (folder / name).is_dir()
+        else open_stack(folder / name, channel=channel)
+        for name, _ in rows
+    )
+    for (name, _), volume in zip(rows, volumes, strict=True):
+        if volume.dtype != volumes[0].dtype:
+            raise UserError(
+                f"is {volume.dtype} where tile {rows[0][0]} is {volumes[0].dtype}",
+                where=folder / name,
+                fix="export all tiles with one pixel type",
+            )
+    return TileSet(tuple(name for name, _ in rows), volumes, tuple(at_um for _, at_um in rows))
+
+
+def _count_channels(path: Path) -> int:
+    return 1 if path.is_dir() else count_channels(path)
+
+
+def _first_of(channels: int) -> int | None:
+    return 0 if channels > 1 else None
+
+
+def _read_tile_table(folder: Path) -> list[tuple[str, tuple[float, float, float]]]:
+    """Return name and position of each tile, in the order of the table."""
+    path = folder / TILE_TABLE
+    if not path.is_file():
+        raise UserError(
+            "does not exist",
+            where=path,
+            fix=f"write a tab-separated table with columns {', '.join(TILE_COLUMNS)}",
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError("is not a text file", where=path, fix="save it as UTF-8 text") from error
+    lines = list(csv.DictReader(text.splitlines(), delimiter="\t"))
+    missing = [c for c in TILE_COLUMNS if not lines or c not in lines[0]]
+    if missing:
+        raise UserError(
+            f"lacks {', '.join(missing)}" if lines else "has no rows",
+            where=path,
+            fix=f"give tab-separated columns {', '.join(TILE_COLUMNS)} and one row a tile",
+        )
+    rows = [_tile_row(path, number, line) for number, line in enumerate(lines, start=2)]
+    seen: set[Path] = set()
+    for name, _ in rows:
+        tile = (folder / name).resolve()
+        if not tile.exists():
+            raise UserError(
+                f"names tile {name}, which does not exist", where=path, fix="check the file name"
+            )
+        if tile in seen:
+            raise UserError(f"names tile {name} twice", where=path, fix="keep one row a tile")
+        seen.add(tile)
+    return rows
+
+
+def _tile_row(
+    path: Path, number: int, line: dict[str, str | None]
+) -> tuple[str, tuple[float, float, float]]:
+    name = (line["file"] or "").strip()
+    if not name:
+        raise UserError(f"line {number} names no file", where=path, fix="fill or delete the line")
+    z_um, y_um, x_um = (_position(path, number, c, line[c]) for c in TILE_COLUMNS[1:])
+    return name, (z_um, y_um, x_um)
+
+
+def _position(path: Path, number: int, column: str, text: str | None) -> float:
+    try:
+        value_um = float(text or "")
+    except ValueError:
+        value_um = math.nan
+    if not math.isfinite(value_um):
+        raise UserError(
+            f"line {number}, column {column}: {text!r} is not a number",
+            where=path,
+            fix="give the position in micrometres",
+        )
+    return value_um

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import matplotlib
 import numpy as np
-from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap
 from numpy.typing import NDArray
 from scipy.ndimage import minimum_filter1d, uniform_filter1d
 from skimage.color import lab2xyz
@@ -64,14 +64,25 @@ RADIUS = _on_black(ListedColormap(matplotlib.colormaps["plasma"](np.linspace(0.2
 """Radii on a grey image: plasma without its darkest quarter, which black would swallow."""
 
 SPEED = _on_black(
-    _even_lightness(
-        "speed", lightness=66, hue_degrees=np.linspace(295, 25, 256), edge="nearest"
-    )
+    _even_lightness("speed", lightness=70, hue_degrees=np.linspace(290, 25, 256), edge="nearest")
 )
 """Speeds: violet and blue are slow, orange and red fast, lightness even."""
 
 DIRECTION = _even_lightness("direction", lightness=68, hue_degrees=np.arange(360.0), edge="wrap")
 """In-plane direction, cyclic, lightness even; the index is the angle in degrees."""
 
-AXIAL = _on_black(matplotlib.colormaps["berlin"])
+AXIAL = _on_black(
+    LinearSegmentedColormap.from_list(
+        "axial",
+        [
+            (0.0, "#c4e6ff"),
+            (0.22, "#3b97ff"),
+            (0.4, "#1646b8"),
+            (0.5, "#000000"),
+            (0.6, "#a81d0c"),
+            (0.78, "#ff5a36"),
+            (1.0, "#ffdcb4"),
+        ],
+    )
+)
 """Signed axial velocity as in colour Doppler: red toward the probe, blue away, black at rest."""

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap, Normalize, PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 from vasculome.geometry import Spacing
 from vasculome.report import colors
 from vasculome.report.panels import (
-    DPI,
     Panel,
     black_panels,
     draw_color_bar,
@@ -39,9 +37,24 @@ from vasculome.report.projections import (
 )
 
 _WIDE_IN = 6.6
+_MIDDLE_IN = 5.2
 _NARROW_IN = 4.2
 _COMPRESSION = 0.5
 """Exponent that ULM maps are shown with, so that capillaries show beside large vessels."""
+
+_SHADE_COMPRESSION = 0.3
+"""Exponent that turns density into brightness: strong, since colour must stay readable."""
+
+_SHADE_PERCENT = 97.0
+"""Percentile of density that is shown at full brightness in maps of speed and direction."""
+
+_FASTEST_PERCENT = 98.5
+"""Percentile of speed where the colours of speed end."""
+
+_LINE_DOTS = 2
+"""Width of a skeleton line on the picture, in dots, enough to be seen on a slide."""
+_FARTHEST_SHADE = 0.2
+"""Brightness of a mask's farthest voxels; a plain maximum of a deep mask is all white."""
 
 _BRIGHTEST_PERCENT = 99.5
 """Percentile of the non-zero values where the colour scale of a map ends."""
@@ -56,9 +69,7 @@ class Skeleton:
     spacing_um: Spacing
 
 
-def microscopy_overview(
-    *, image: Volume, mask: Volume | None, skeleton: Skeleton | None
-) -> Figure:
+def microscopy_overview(*, image: Volume, mask: Volume | None, skeleton: Skeleton | None) -> Figure:
     """Return the image, the mask and the skeleton over the image, coloured by radius.
 
     Parameters
@@ -72,26 +83,40 @@ def microscopy_overview(
     """
     layout = views(image.extent_um, main="xy")
     extent = panel_extent_um(layout)
-    titles = ["Image", *["Vessel mask"] * (mask is not None), *["Skeleton"] * (skeleton is not None)]
-    figure, panels = black_panels(
-        extent, titles=titles, panel_width_in=_NARROW_IN, last_legend_only=True
-    )
-    grey = _contrast([flatten(image.values, view) for view in layout])
+    titles = [
+        "Image",
+        *["Vessel mask"] * (mask is not None),
+        *["Skeleton"] * (skeleton is not None),
+    ]
+    legends = [*[False] * (len(titles) - 1), skeleton is not None]
+    figure, panels = black_panels(extent, titles=titles, panel_width_in=_NARROW_IN, legends=legends)
     faces = [flatten(image.values, view) for view in layout]
+    grey = _contrast(faces[0])
     _draw(panels[0], faces, layout, colors.INTENSITY, grey)
     if mask is not None:
-        inside = [flatten(mask.values > 0, view) for view in layout]
+        inside = [_faded(mask.values, view) for view in layout]
         _draw(panels[1], inside, layout, colors.INTENSITY, Normalize(0, 1))
     if skeleton is not None:
         # The image steps back so that the skeleton stands out.
         dim = Normalize(grey.vmin, grey.vmin + 2.2 * (grey.vmax - grey.vmin))
         _draw(panels[-1], faces, layout, colors.INTENSITY, dim)
-        _overlay(panels[-1], skeleton, layout, extent)
+        _overlay(panels[-1], skeleton, layout)
     return figure
 
 
-def _contrast(pictures: Sequence[NDArray[np.generic]]) -> Normalize:
-    low, high = np.percentile(pictures[0], [1.0, 99.7])
+def _faded(mask: NDArray[np.generic], view: View) -> NDArray[np.generic]:
+    """Return the mask seen along the depth of ``view``, near voxels bright and far ones dim."""
+    if view.depth_axis is None:
+        return mask > 0
+    along = [1, 1, 1]
+    along[view.depth_axis] = -1
+    fade = np.linspace(255, 255 * _FARTHEST_SHADE, mask.shape[view.depth_axis])
+    shade = np.where(mask > 0, fade.astype(np.uint8).reshape(along), np.uint8(0))
+    return flatten(shade, view) / np.float32(255)
+
+
+def _contrast(picture: NDArray[np.generic]) -> Normalize:
+    low, high = np.percentile(picture, [1.0, 99.7])
     return Normalize(float(low), float(max(high, low + 1e-6)))
 
 
@@ -108,11 +133,7 @@ def _draw(
     draw_scale_bar(panel, extent_um=layout[0].width_um)
 
 
-def _overlay(
-    panel: Panel, skeleton: Skeleton, layout: Sequence[View], extent_um: tuple[float, float]
-) -> None:
-    # Two screen dots a pixel make a line that is seen on a slide.
-    pixel = extent_um[0] / (panel.axes.get_position().width * panel.figure_width_in * DPI / 2)
+def _overlay(panel: Panel, skeleton: Skeleton, layout: Sequence[View]) -> None:
     high = _end_of_scale(skeleton.radius_um)
     norm = Normalize(0.0, high)
     for view in layout:
@@ -121,19 +142,25 @@ def _overlay(
             skeleton.radius_um,
             view,
             spacing_um=skeleton.spacing_um,
-            pixel_um=pixel,
+            pixel_um=_LINE_DOTS * panel.um_per_dot,
         )
         rgba = colors.RADIUS(norm(picture))
         rgba[..., 3] = np.isfinite(picture)
         draw_view(panel, rgba, view)
     clipped = bool((skeleton.radius_um > high).any())
-    draw_color_bar(panel, cmap=colors.RADIUS, norm=norm, label="radius (µm)", clipped=clipped)
+    draw_color_bar(
+        panel,
+        cmap=colors.RADIUS,
+        norm=norm,
+        label="radius (µm)",
+        extend="max" if clipped else "neither",
+    )
 
 
-def _end_of_scale(values: NDArray[np.generic]) -> float:
+def _end_of_scale(values: NDArray[np.generic], percent: float = _BRIGHTEST_PERCENT) -> float:
     """Return where a colour scale that starts at zero ends; 1 for a map of zeros."""
     positive = values[np.isfinite(values) & (values > 0)]
-    return float(np.percentile(positive, _BRIGHTEST_PERCENT)) if positive.size else 1.0
+    return float(np.percentile(positive, percent)) if positive.size else 1.0
 
 
 def density_figure(
@@ -150,7 +177,7 @@ def density_figure(
     main
         Axes of the main view: ``"xy"``, or ``"xz"`` for ultrasound.
     """
-    return _map_figure(density, title, label, cmap, main, exponent=1.0)
+    return _map_figure(density, title=title, label=label, cmap=cmap, main=main, exponent=1.0)
 
 
 def ulm_density(density: Volume, *, power_doppler: Volume | None = None) -> Figure:
@@ -166,37 +193,47 @@ def ulm_density(density: Volume, *, power_doppler: Volume | None = None) -> Figu
     """
     label = "microbubbles per " + ("pixel" if density.values.ndim == 2 else "voxel")
     if power_doppler is None:
-        return _map_figure(density, "ULM density", label, colors.DENSITY, "xz", _COMPRESSION)
+        return _map_figure(
+            density,
+            title="ULM density",
+            label=label,
+            cmap=colors.DENSITY,
+            main="xz",
+            exponent=_COMPRESSION,
+        )
     layout = views(density.extent_um, main="xz")
     figure, panels = black_panels(
         panel_extent_um(layout),
         titles=["Power Doppler", "ULM density"],
-        panel_width_in=_WIDE_IN * 0.8,
+        panel_width_in=_MIDDLE_IN,
+        legends=[True, True],
     )
-    decibels = [_decibels(flatten(power_doppler.values, view)) for view in layout]
+    # Its grid is coarser, and may end elsewhere: it is drawn to scale, not stretched to fit.
+    coarse = views(power_doppler.extent_um, main="xz")
+    decibels = [_decibels(flatten(power_doppler.values, view)) for view in coarse]
     doppler_norm = Normalize(-35, 0)
-    _draw(panels[0], decibels, layout, colors.INTENSITY, doppler_norm)
+    _draw(panels[0], decibels, coarse, colors.INTENSITY, doppler_norm)
     draw_color_bar(
-        panels[0], cmap=colors.INTENSITY, norm=doppler_norm, label="power (dB)", clipped=False
+        panels[0], cmap=colors.INTENSITY, norm=doppler_norm, label="power (dB)", extend="min"
     )
-    _draw_map(panels[1], density, layout, label, colors.DENSITY, _COMPRESSION)
+    _draw_map(panels[1], density, layout, label=label, cmap=colors.DENSITY, exponent=_COMPRESSION)
     return figure
 
 
 def _decibels(power: NDArray[np.generic]) -> NDArray[np.float64]:
     highest = float(np.nanmax(power))
     floor = highest * 1e-10 if highest > 0 else 1.0
-    return 10 * np.log10(np.maximum(power, floor) / max(highest, floor))
+    return 10 * np.log10(np.maximum(np.nan_to_num(power), floor) / max(highest, floor))
 
 
 def _map_figure(
-    volume: Volume, title: str, label: str, cmap: Colormap, main: str, exponent: float
+    volume: Volume, *, title: str, label: str, cmap: Colormap, main: str, exponent: float
 ) -> Figure:
     layout = views(volume.extent_um, main=main)
     figure, (panel,) = black_panels(
-        panel_extent_um(layout), titles=[title], panel_width_in=_WIDE_IN
+        panel_extent_um(layout), titles=[title], panel_width_in=_WIDE_IN, legends=[True]
     )
-    _draw_map(panel, volume, layout, label, cmap, exponent)
+    _draw_map(panel, volume, layout, label=label, cmap=cmap, exponent=exponent)
     return figure
 
 
@@ -204,6 +241,7 @@ def _draw_map(
     panel: Panel,
     volume: Volume,
     layout: Sequence[View],
+    *,
     label: str,
     cmap: Colormap,
     exponent: float,
@@ -213,33 +251,37 @@ def _draw_map(
     norm = PowerNorm(exponent, 0.0, high, clip=True)
     _draw(panel, pictures, layout, cmap, norm)
     clipped = any(bool((picture > high).any()) for picture in pictures)
-    draw_color_bar(panel, cmap=cmap, norm=norm, label=label, clipped=clipped)
+    draw_color_bar(panel, cmap=cmap, norm=norm, label=label, extend="max" if clipped else "neither")
 
 
 def ulm_speed(speed_mm_s: Volume, *, density: Volume) -> Figure:
     """Return speeds as colour, with brightness from density: slow and rare do not look alike."""
     layout = views(speed_mm_s.extent_um, main="xz")
     figure, (panel,) = black_panels(
-        panel_extent_um(layout), titles=["Flow speed"], panel_width_in=_WIDE_IN
+        panel_extent_um(layout), titles=["Flow speed"], panel_width_in=_WIDE_IN, legends=[True]
     )
     speeds = [flatten(speed_mm_s.values, view) for view in layout]
-    norm = Normalize(0.0, max(_end_of_scale(speed) for speed in speeds), clip=True)
+    norm = Normalize(
+        0.0, max(_end_of_scale(speed, _FASTEST_PERCENT) for speed in speeds), clip=True
+    )
     shades = _brightness(density, layout)
-    _draw(panel, [_shaded(colors.SPEED(norm(v)), b) for v, b in zip(speeds, shades, strict=True)], layout)
+    _draw(
+        panel,
+        [_shaded(colors.SPEED(norm(v)), b) for v, b in zip(speeds, shades, strict=True)],
+        layout,
+    )
     draw_speed_legend(panel, cmap=colors.SPEED, norm=norm, label="speed (mm/s)")
     return figure
 
 
 def _brightness(density: Volume, layout: Sequence[View]) -> list[NDArray[np.floating]]:
     counts = [flatten(density.values, view) for view in layout]
-    high = max(_end_of_scale(count) for count in counts)
-    norm = PowerNorm(_COMPRESSION, 0.0, high, clip=True)
+    high = max(_end_of_scale(count, _SHADE_PERCENT) for count in counts)
+    norm = PowerNorm(_SHADE_COMPRESSION, 0.0, high, clip=True)
     return [np.ma.filled(norm(np.nan_to_num(count)), 0.0) for count in counts]
 
 
-def _shaded(
-    rgba: NDArray[np.floating], brightness: NDArray[np.floating]
-) -> NDArray[np.float32]:
+def _shaded(rgba: NDArray[np.floating], brightness: NDArray[np.floating]) -> NDArray[np.float32]:
     return (rgba[..., :3] * brightness[..., None]).astype(np.float32)
 
 
@@ -254,7 +296,7 @@ def ulm_direction(velocity_mm_s: Sequence[Volume], *, density: Volume) -> Figure
     """
     layout = views(density.extent_um, main="xz")
     figure, (panel,) = black_panels(
-        panel_extent_um(layout), titles=["Flow direction"], panel_width_in=_WIDE_IN
+        panel_extent_um(layout), titles=["Flow direction"], panel_width_in=_WIDE_IN, legends=[True]
     )
     pictures = []
     for view, brightness in zip(layout, _brightness(density, layout), strict=True):
@@ -279,12 +321,12 @@ def ulm_axial(velocity_z_mm_s: Volume, *, density: Volume) -> Figure:
     """
     layout = views(density.extent_um, main="xz")
     figure, (panel,) = black_panels(
-        panel_extent_um(layout), titles=["Axial velocity"], panel_width_in=_WIDE_IN
+        panel_extent_um(layout), titles=["Axial velocity"], panel_width_in=_WIDE_IN, legends=[True]
     )
     pictures = [-weighted_mean(velocity_z_mm_s.values, density.values, view) for view in layout]
-    high = max(_end_of_scale(np.abs(picture)) for picture in pictures)
+    high = max(_end_of_scale(np.abs(picture), _FASTEST_PERCENT) for picture in pictures)
     norm = Normalize(-high, high, clip=True)
     _draw(panel, pictures, layout, colors.AXIAL, norm)
     label = "← away   axial velocity (mm/s)   toward probe →"
-    draw_color_bar(panel, cmap=colors.AXIAL, norm=norm, label=label, clipped=False)
+    draw_color_bar(panel, cmap=colors.AXIAL, norm=norm, label=label, extend="both")
     return figure

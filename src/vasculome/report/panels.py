@@ -17,11 +17,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from vasculome.report.projections import View
 
-DPI = 160
+DPI = 200
 """Dots per inch of every picture."""
 
 INK = "#e6e6e6"
@@ -34,6 +35,8 @@ _LEGEND_IN = 1.05
 _MARGIN_IN = 0.16
 _TALLEST = 1.5
 """Height over width beyond which a panel is made narrower instead of taller."""
+_FLATTEST = 0.3
+"""Height over width below which panels are stacked instead of set side by side."""
 
 _NICE = (1.0, 2.0, 5.0)
 
@@ -63,6 +66,8 @@ class Panel:
     foot: Axes
     legend_box: tuple[float, float, float, float]
     """Left, bottom, width, height of the column for the legend, in figure fractions."""
+    um_per_dot: float
+    """Side of a dot of the picture on the screen, in micrometres."""
 
 
 def black_panels(
@@ -70,7 +75,7 @@ def black_panels(
     *,
     titles: Sequence[str],
     panel_width_in: float,
-    legends: bool = True,
+    legends: Sequence[bool],
 ) -> tuple[Figure, list[Panel]]:
     """Return a black figure with one panel a title, side by side, or stacked when very wide.
 
@@ -79,26 +84,23 @@ def black_panels(
     extent_um
         Width and height that every panel shows.
     panel_width_in
-        Width of the widest panel in inches.
+        Width of a panel in inches; tall pictures are made narrower.
     legends
-        Whether to leave room for a colour legend on the right of each panel.
+        For each panel, whether to leave room for a colour legend on its right.
     """
     aspect = extent_um[1] / extent_um[0]
     width = min(panel_width_in, panel_width_in * _TALLEST / aspect)
     height = width * aspect
-    stacked = aspect < 0.3
-    rows, columns = (len(titles), 1) if stacked else (1, len(titles))
-    cell = (
-        width + 2 * _MARGIN_IN + (_LEGEND_IN if legends else 0),
-        height + _TITLE_IN + _FOOT_IN,
-    )
-    size = (columns * cell[0], rows * cell[1])
+    tall = height + _TITLE_IN + _FOOT_IN
+    wide = [width + 2 * _MARGIN_IN + _LEGEND_IN * legend for legend in legends]
+    stacked = aspect < _FLATTEST
+    size = (max(wide), len(wide) * tall) if stacked else (sum(wide), tall)
     figure = Figure(figsize=size, dpi=DPI, facecolor="black")
     FigureCanvasAgg(figure)
     panels = []
     for i, title in enumerate(titles):
-        left = (i % columns) * cell[0] + _MARGIN_IN
-        bottom = (rows - 1 - i // columns) * cell[1] + _FOOT_IN
+        left = _MARGIN_IN + (0 if stacked else sum(wide[:i]))
+        bottom = _FOOT_IN + (tall * (len(wide) - 1 - i) if stacked else 0)
         axes = _bare_axes(figure, (left, bottom, width, height), size)
         axes.set_xlim(0, extent_um[0])
         axes.set_ylim(extent_um[1], 0)
@@ -106,8 +108,8 @@ def black_panels(
         foot = _bare_axes(figure, (left, bottom - _FOOT_IN, width, _FOOT_IN), size)
         foot.set_xlim(0, extent_um[0])
         foot.set_ylim(0, 1)
-        box = (left + width + 0.14, bottom, _LEGEND_IN, height)
-        panels.append(Panel(axes, foot, _fractions(box, size)))
+        box = _fractions((left + width + 0.12, bottom, _LEGEND_IN, height), size)
+        panels.append(Panel(axes, foot, box, um_per_dot=extent_um[0] / (width * DPI)))
     return figure, panels
 
 
@@ -147,7 +149,9 @@ def draw_view(
 def _frame(panel: Panel, view: View) -> None:
     corner = (view.left_um, view.top_um)
     panel.axes.add_patch(
-        Rectangle(corner, view.width_um, view.height_um, fill=False, ec=_FRAME, lw=0.6)
+        Rectangle(
+            corner, view.width_um, view.height_um, fill=False, ec=_FRAME, lw=0.6, clip_on=False
+        )
     )
     # imshow moves the limits to its own picture; the panel holds more than one.
     right, bottom = panel.foot.get_xlim()[1], panel.axes.get_ylim()[0]
@@ -155,19 +159,20 @@ def _frame(panel: Panel, view: View) -> None:
     panel.axes.set_ylim(bottom, 0)
 
 
-def name_views(panel: Panel, layout: Sequence[View], *, ndim: int) -> None:
+def name_views(panel: Panel, layout: Sequence[View]) -> None:
     """Write the axis letters into the corner of each view of a volume."""
     if len(layout) == 1:
         return
     for view in layout:
         panel.axes.annotate(
-            view.name(ndim),
+            view.name,
             (view.left_um, view.top_um),
             xytext=(3, -3),
             textcoords="offset points",
             va="top",
             color=INK,
             fontsize=7,
+            path_effects=[withStroke(linewidth=2, foreground="black")],
         )
 
 
@@ -187,16 +192,14 @@ def draw_scale_bar(panel: Panel, *, extent_um: float) -> None:
 
 
 def draw_color_bar(
-    panel: Panel, *, cmap: Colormap, norm: Normalize, label: str, clipped: bool
+    panel: Panel, *, cmap: Colormap, norm: Normalize, label: str, extend: str
 ) -> None:
-    """Draw a colour bar beside the panel; an arrow on top says that values are cut there."""
+    """Draw a colour bar; ``extend`` says at which ends values are cut, as matplotlib names them."""
     axes = _legend_axes(panel, width=0.14)
-    bar = axes.figure.colorbar(
-        ScalarMappable(norm, cmap), cax=axes, extend="max" if clipped else "neither"
-    )
+    bar = axes.figure.colorbar(ScalarMappable(norm, cmap), cax=axes, extend=extend)
     bar.outline.set_visible(False)
     bar.ax.minorticks_off()
-    bar.locator = matplotlib.ticker.MaxNLocator(5)
+    bar.locator = matplotlib.ticker.MaxNLocator(6, steps=[1, 2, 5, 10])
     bar.update_ticks()
     _label_legend(axes, label)
 
@@ -212,7 +215,7 @@ def draw_speed_legend(panel: Panel, *, cmap: Colormap, norm: Normalize, label: s
     axes.yaxis.tick_right()
     axes.yaxis.set_label_position("right")
     axes.set_xticks([])
-    axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
+    axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, steps=[1, 2, 5, 10]))
     _label_legend(axes, label)
     axes.annotate(
         "density →",
@@ -226,8 +229,8 @@ def draw_speed_legend(panel: Panel, *, cmap: Colormap, norm: Normalize, label: s
     )
 
 
-def draw_direction_wheel(panel: Panel, *, cmap: Colormap, up: str, down: str) -> None:
-    """Draw the colour wheel of in-plane direction with words for up and down."""
+def draw_direction_wheel(panel: Panel, *, cmap: Colormap) -> None:
+    """Draw the colour wheel of in-plane direction: arrows point the way blood flows."""
     left, bottom, width, height = panel.legend_box
     figure = panel.axes.figure
     side = 0.72 * width
@@ -243,10 +246,8 @@ def draw_direction_wheel(panel: Panel, *, cmap: Colormap, up: str, down: str) ->
     axes.imshow(rgba, extent=(-1, 1, -1, 1))
     axes.set_xlim(-1.02, 1.02)
     axes.set_ylim(-1.02, 1.02)
-    for (x, y), text, align in (((0, 1.1), up, "bottom"), ((0, -1.1), down, "top")):
-        axes.text(x, y, text, color=INK, fontsize=8, ha="center", va=align)
     for angle in np.deg2rad([0, 90, 180, 270]):
-        tip = (0.38 * np.cos(angle), 0.38 * np.sin(angle))
+        tip = (0.42 * np.cos(angle), 0.42 * np.sin(angle))
         axes.annotate("", tip, (0, 0), arrowprops={"arrowstyle": "->", "color": INK, "lw": 0.8})
 
 
@@ -266,5 +267,7 @@ def _label_legend(axes: Axes, label: str) -> None:
 def png_bytes(figure: Figure) -> bytes:
     """Return the figure as PNG; the same figure gives the same bytes."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", facecolor=figure.get_facecolor(), metadata={"Software": ""})
+    figure.savefig(
+        stream, format="png", facecolor=figure.get_facecolor(), metadata={"Software": ""}
+    )
     return stream.getvalue()

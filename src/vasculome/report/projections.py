@@ -15,9 +15,6 @@ from scipy.spatial import cKDTree
 
 from vasculome.geometry import Spacing
 
-AXES = {2: "zx", 3: "zyx"}
-"""Letters of the axes of a 2-D ultrasound plane and of a volume."""
-
 _GAP = 0.02
 """Space between two views, as a share of the main view's longer side."""
 
@@ -30,7 +27,7 @@ class Volume:
     spacing_um: Spacing
 
     def __post_init__(self) -> None:
-        if self.values.ndim not in AXES or self.values.ndim != len(self.spacing_um):
+        if self.values.ndim not in (2, 3) or self.values.ndim != len(self.spacing_um):
             raise ValueError(
                 f"shape {self.values.shape} and spacing {self.spacing_um} must agree, in 2-D or 3-D"
             )
@@ -45,6 +42,7 @@ class Volume:
 class View:
     """One flat picture: which axes it shows, and its place on the panel in micrometres."""
 
+    name: str
     row_axis: int
     column_axis: int
     depth_axis: int | None
@@ -52,10 +50,6 @@ class View:
     top_um: float
     width_um: float
     height_um: float
-
-    def name(self, ndim: int) -> str:
-        """Return the two axis letters in the usual order, x before y before z."""
-        return "".join(sorted(AXES[ndim][self.row_axis] + AXES[ndim][self.column_axis]))
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
@@ -80,16 +74,20 @@ def views(extent_um: tuple[float, ...], *, main: str) -> list[View]:
         then rows. Ignored for a plane.
     """
     if len(extent_um) == 2:
-        return [View(0, 1, None, 0.0, 0.0, extent_um[1], extent_um[0])]
+        return [View("xz", 0, 1, None, 0.0, 0.0, extent_um[1], extent_um[0])]
     column, row = "zyx".index(main[0]), "zyx".index(main[1])
     depth = 3 - row - column
     width, height, deep = extent_um[column], extent_um[row], extent_um[depth]
     gap = _GAP * max(width, height)
     return [
-        View(row, column, depth, 0.0, 0.0, width, height),
-        View(row, depth, column, width + gap, 0.0, deep, height),
-        View(depth, column, row, 0.0, height + gap, width, deep),
+        View(main, row, column, depth, 0.0, 0.0, width, height),
+        View(_name(row, depth), row, depth, column, width + gap, 0.0, deep, height),
+        View(_name(depth, column), depth, column, row, 0.0, height + gap, width, deep),
     ]
+
+
+def _name(first_axis: int, second_axis: int) -> str:
+    return "".join(sorted("zyx"[first_axis] + "zyx"[second_axis]))
 
 
 def panel_extent_um(layout: list[View]) -> tuple[float, float]:
@@ -166,9 +164,7 @@ def rasterize_skeleton(
     steps = int(np.ceil(max(spacing_um) / pixel_um))
     if steps > 1 and len(points_um):
         # 26 neighbours of a voxel are at most the square root of 3 voxels away.
-        pairs = cKDTree(points_um / np.asarray(spacing_um)).query_pairs(
-            1.8, output_type="ndarray"
-        )
+        pairs = cKDTree(points_um / np.asarray(spacing_um)).query_pairs(1.8, output_type="ndarray")
         first, second = pairs[:, 0], pairs[:, 1]
         larger = np.maximum(values[first], values[second])
         for step in range(1, steps):

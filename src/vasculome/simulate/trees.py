@@ -1,4 +1,4 @@
-"""Vascular trees and networks with Murray's law: grown, joined by capillaries, and rasterized."""
+"""Vessel graphs, and vascular trees grown to fill a box under Murray's law."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from vasculome.geometry import Box
-
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
@@ -20,6 +18,7 @@ MURRAY_EXPONENT = 3.0
 _NEAREST_EDGES = 12
 _DART_CANDIDATES = 12
 _WARP_MODES = 32
+_ROUNDING = 2.0
 
 
 @dataclass(frozen=True)
@@ -174,78 +173,6 @@ def merge(graphs: Sequence[VesselGraph]) -> VesselGraph:
     )
 
 
-def wall_depth_um(
-    graph: VesselGraph,
-    *,
-    box: Box,
-    spacing_um: Sequence[float],
-    margin_um: float,
-    origin_um: Sequence[float] | None = None,
-) -> NDArray[np.float32]:
-    """Return how deep each voxel centre lies inside the nearest vessel wall, radius − distance.
-
-    Each edge is a capsule. Blocks of a volume can be computed on their own and agree with the
-    whole; memory is that of the block.
-
-    Parameters
-    ----------
-    box
-        The voxels wanted, in voxels of the whole volume.
-    spacing_um, origin_um
-        Voxel size, and centre of voxel 0 (0 by default), along each axis.
-    margin_um
-        Outside the vessels, depths down to ``-margin_um`` are exact and lower ones are cut there.
-
-    Returns
-    -------
-    numpy.ndarray
-        Float32 of the box's shape, in micrometres; positive inside.
-    """
-    missing = 3 - graph.ndim
-    spacing = np.array([1.0] * missing + list(spacing_um), dtype=np.float64)
-    origin = np.zeros(3)
-    origin[missing:] = 0.0 if origin_um is None else origin_um
-    start = np.array([0] * missing + list(box.start), dtype=np.int64)
-    depth = np.full((1,) * missing + box.shape, -margin_um, dtype=np.float32)
-    ends = np.zeros((len(graph.edges), 2, 3))
-    ends[..., missing:] = graph.positions_um[graph.edges]
-    _draw_capsules(depth, ends, graph.radius_um, origin + start * spacing, spacing, margin_um)
-    return depth.reshape(box.shape)
-
-
-def rasterize(
-    graph: VesselGraph,
-    *,
-    box: Box,
-    spacing_um: Sequence[float],
-    origin_um: Sequence[float] | None = None,
-) -> NDArray[np.bool_]:
-    """Return which voxel centres lie inside a vessel; parameters as of `wall_depth_um`."""
-    depth = wall_depth_um(
-        graph, box=box, spacing_um=spacing_um, origin_um=origin_um, margin_um=1.0
-    )
-    return depth > 0
-
-
-def occupancy(
-    graph: VesselGraph,
-    *,
-    box: Box,
-    spacing_um: Sequence[float],
-    origin_um: Sequence[float] | None = None,
-) -> NDArray[np.float32]:
-    """Return about which part of each voxel is lumen, 0 to 1; parameters as of `wall_depth_um`.
-
-    The wall is a ramp one voxel wide (the geometric mean of the voxel size), so that 0.5 is the
-    surface and thin vessels keep their brightness.
-    """
-    width = math.prod(spacing_um) ** (1 / len(spacing_um))
-    depth = wall_depth_um(
-        graph, box=box, spacing_um=spacing_um, origin_um=origin_um, margin_um=width
-    )
-    return np.clip(0.5 + depth / width, 0.0, 1.0, dtype=np.float32)
-
-
 @njit(cache=True)
 def _spread_out(candidates: Float) -> Float:
     """Choose from each row the candidate farthest from those already chosen."""
@@ -334,77 +261,39 @@ def _round_strands(
     children: list[list[int]] = [[] for _ in nodes]
     for i in range(1, len(nodes)):
         children[parent[i]].append(i)
-    placed = {0: 0}
+    index, place = {0: 0}, {0: nodes[0]}
     positions, edges, branch = [nodes[:1]], [], []
     n_placed = 1
     strands = [(0, child) for child in children[0]]
     while strands:
         start, node = strands.pop()
-        corners, owners = [start, node], [node]
+        path = [node]
         while children[node]:
             ahead = sorted(children[node], key=lambda i: -leaves[i])
             strands += [(node, side) for side in ahead[1:]]
             node = ahead[0]
-            corners.append(node)
-            owners.append(node)
-        counts = [
-            max(1, math.ceil(np.linalg.norm(nodes[b] - nodes[a]) / segment_um))
-            for a, b in zip(corners[:-1], corners[1:], strict=True)
-        ]
+            path.append(node)
+        corners = nodes[[start, *path]]
+        steps = np.diff(corners, axis=0)
+        counts = np.maximum(1, np.ceil(np.linalg.norm(steps, axis=1) / segment_um)).astype(int)
         pieces = [
-            nodes[a] + np.arange(n)[:, None] / n * (nodes[b] - nodes[a])
-            for a, b, n in zip(corners[:-1], corners[1:], counts, strict=True)
+            a + np.arange(n)[:, None] / n * step
+            for a, n, step in zip(corners[:-1], counts, steps, strict=True)
         ]
-        line = np.concatenate([*pieces, nodes[corners[-1:]]])
-        known = np.concatenate(positions) if len(positions) > 1 else positions[0]
-        positions = [known]
-        smooth = _smooth_between(line, known[placed[start]], line[-1])
-        index = np.concatenate([[placed[start]], np.arange(n_placed, n_placed + len(smooth) - 1)])
-        for corner, at in zip(corners[1:], np.cumsum(counts), strict=True):
-            placed[corner] = int(index[at])
-        positions.append(smooth[1:])
-        n_placed += len(smooth) - 1
-        edges.append(np.stack([index[:-1], index[1:]], axis=1))
-        branch.append(np.repeat(owners, counts))
+        line = _smooth_between(np.concatenate([*pieces, corners[-1:]]), start=place[start])
+        names = np.arange(n_placed - 1, n_placed + len(line) - 1)
+        names[0] = index[start]
+        for corner, at in zip(path, np.cumsum(counts), strict=True):
+            index[corner], place[corner] = int(names[at]), line[at]
+        positions.append(line[1:])
+        n_placed += len(line) - 1
+        edges.append(np.stack([names[:-1], names[1:]], axis=1))
+        branch.append(np.repeat(path, counts))
     return np.concatenate(positions), np.concatenate(edges), np.concatenate(branch)
 
 
-def _smooth_between(line: Float, start: Float, stop: Float) -> Float:
-    """Round a polyline's corners over a few points, and make it end in the two points given."""
-    smooth = gaussian_filter1d(line, sigma=2.0, axis=0, mode="nearest")
+def _smooth_between(line: Float, *, start: Float) -> Float:
+    """Round a polyline's corners over a few points; it begins at ``start`` and ends as it did."""
+    smooth = gaussian_filter1d(line, sigma=_ROUNDING, axis=0, mode="nearest")
     along = np.linspace(0.0, 1.0, len(line))[:, None]
-    return smooth + (1 - along) * (start - smooth[0]) + along * (stop - smooth[-1])
-
-
-@njit(cache=True)
-def _draw_capsules(
-    depth: NDArray[np.float32],
-    ends: Float,
-    radius: Float,
-    origin: Float,
-    spacing: Float,
-    margin: float,
-) -> None:
-    """Raise each voxel to radius − distance of the capsules within ``margin`` of it."""
-    low, high = np.empty(3, dtype=np.int64), np.empty(3, dtype=np.int64)
-    for e in range(len(radius)):
-        a, b = ends[e, 0], ends[e, 1]
-        reach = radius[e] + margin
-        for d in range(3):
-            near = np.ceil((min(a[d], b[d]) - reach - origin[d]) / spacing[d])
-            far = np.floor((max(a[d], b[d]) + reach - origin[d]) / spacing[d])
-            low[d] = max(0, int(near))
-            high[d] = min(depth.shape[d], int(far) + 1)
-        az, ay, ax = a[0], a[1], a[2]
-        uz, uy, ux = b[0] - az, b[1] - ay, b[2] - ax
-        square = uz * uz + uy * uy + ux * ux + 1e-12
-        for z in range(low[0], high[0]):
-            pz = origin[0] + z * spacing[0] - az
-            for y in range(low[1], high[1]):
-                py = origin[1] + y * spacing[1] - ay
-                for x in range(low[2], high[2]):
-                    px = origin[2] + x * spacing[2] - ax
-                    t = min(max((pz * uz + py * uy + px * ux) / square, 0.0), 1.0)
-                    dz, dy, dx = pz - t * uz, py - t * uy, px - t * ux
-                    inside = radius[e] - np.sqrt(dz * dz + dy * dy + dx * dx)
-                    depth[z, y, x] = max(depth[z, y, x], inside)
+    return smooth + (1 - along) * (start - smooth[0]) + along * (line[-1] - smooth[-1])

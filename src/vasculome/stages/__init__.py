@@ -1,0 +1,1 @@
+"""One module a workflow rule: read from storage, map an algorithm over tiles, write."""

@@ -11,16 +11,20 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vasculome import __version__
+from vasculome.compute.cluster import Cluster, open_cluster
 from vasculome.compute.memory import MemoryBound
 from vasculome.config import RunConfig, Sample, parse_config, parse_samples
 from vasculome.errors import UserError
+from vasculome.stages.catalog import CATALOG, stages_of
 from vasculome.stages.digest import code_digest, digest_of
+from vasculome.storage.ledger import TileResult
 from vasculome.storage.shards import write_json_atomic
 
 log = logging.getLogger(__name__)
@@ -55,6 +59,10 @@ class Job:
             return 1
         return self.config.compute.workers or self.threads
 
+    def cluster(self) -> AbstractContextManager[Cluster]:
+        """Return the workers that the configuration asks for, to be opened by ``with``."""
+        return open_cluster(self.config.compute.model_copy(update={"workers": self.workers}))
+
     def manifest_path(self, stage: str) -> Path:
         """Return where the manifest of ``stage`` of this sample is."""
         return self.folder / "manifests" / f"{stage}.json"
@@ -80,8 +88,6 @@ class Job:
 
     def digest(self) -> str:
         """Return what identifies the outputs: code, settings, sample and content of the inputs."""
-        from vasculome.stages.catalog import CATALOG
-
         inputs = {name: self.manifest(name)["content"] for name in CATALOG[self.stage].inputs}
         return digest_of({"identity": self.identity(), "inputs": inputs})
 
@@ -102,6 +108,11 @@ class Job:
         """Return the most memory that the stage will take."""
         bound: MemoryBound = stage_module(self.stage).bound(self)
         return bound
+
+
+def content_of(results: Iterable[TileResult]) -> str:
+    """Return a checksum over the files and their checksums of ``results``, in their order."""
+    return digest_of([result.files for result in results])
 
 
 def stage_module(stage: str) -> Any:
@@ -126,6 +137,12 @@ def load_run(content: Mapping[str, Any]) -> tuple[RunConfig, tuple[Sample, ...]]
             f"cannot read the sample sheet: {error}", where=sheet, fix="set 'samples' in the config"
         ) from None
     return config, parse_samples(text, where=str(sheet))
+
+
+def check_raw(config: RunConfig, sample: Sample) -> None:
+    """Raise UserError where raw data is missing or not what the sheet says, by its headers."""
+    stage = stages_of(sample.modality)[0]
+    stage_module(stage).check(Job(stage, config, sample))
 
 
 def run_stage(

@@ -1,0 +1,1 @@
+"""Ultrasound localization microscopy: from IQ frames to tracks and maps, arrays in, arrays out."""

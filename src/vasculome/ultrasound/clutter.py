@@ -1,4 +1,6 @@
-"""Clutter filter: tissue moves slowly and together, bubbles do not, so tissue fills few singular
+"""Clutter filter by singular vectors.
+
+Tissue moves slowly and together and bubbles do not, so that tissue fills the few leading singular
 vectors of the space-time matrix and bubbles the others.
 
 Source: Demené et al., IEEE Trans. Med. Imaging 34(11), 2015, doi:10.1109/TMI.2015.2428634.

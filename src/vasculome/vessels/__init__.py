@@ -1,0 +1,1 @@
+"""Vessels in images: normalize, enhance, label, thin, and measure how dense they are."""

@@ -1,0 +1,63 @@
+"""IQ in MATLAB files up to version 7, loaded a variable at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import scipy.io
+
+from vasculome.readers.files import file_state
+from vasculome.readers.iq_arrays import Index, StoredArray, readable
+from vasculome.readers.iq_metadata import METADATA_NAMES
+from vasculome.readers.mat5 import list_mat5
+
+
+@dataclass(frozen=True)
+class Mat5Format:
+    """A MATLAB file up to version 7, loaded a whole variable at a time."""
+
+    loads_whole: ClassVar[bool] = True
+    drops_ones: ClassVar[bool] = True
+
+    def arrays(self, path: Path) -> tuple[StoredArray, ...]:
+        """Return the variables, from their headers."""
+        return tuple(
+            _mat5_array(v.name, v.shape, v.class_name, v.is_complex) for v in list_mat5(path)
+        )
+
+    def load(self, path: Path, name: str, index: Index) -> npt.NDArray[Any]:
+        """Return a piece of a variable that stays in memory."""
+        array = _load_mat5(path, name, *file_state(path))
+        return array[index[: array.ndim]]
+
+    def metadata(self, path: Path, name: str) -> list[dict[str, Any]]:
+        """Return the variables with documented names."""
+        names = [v.name for v in list_mat5(path) if v.name in METADATA_NAMES]
+        if not names:
+            return []
+        with readable(path):
+            values = scipy.io.loadmat(path, variable_names=names)
+        return [{key: values[key] for key in names}]
+
+
+def _mat5_array(
+    name: str, shape: tuple[int, ...], class_name: str, is_complex: bool
+) -> StoredArray:
+    try:
+        item = np.dtype(class_name).itemsize
+    except TypeError:
+        return StoredArray(name, shape, class_name, 0)
+    kind = "complex" if is_complex else "real"
+    return StoredArray(name, shape, kind, int(np.prod(shape)) * item * (1 + is_complex))
+
+
+# Two, since I and Q may be two variables.
+@lru_cache(maxsize=2)
+def _load_mat5(path: Path, name: str, size: int, mtime_ns: int) -> npt.NDArray[Any]:
+    with readable(path):
+        return np.asarray(scipy.io.loadmat(path, variable_names=[name])[name])

@@ -1,0 +1,182 @@
+"""Pictures of an ultrasound sample, drawn from the files of its results."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure as Drawing
+from numpy.typing import NDArray
+
+from vasculome.report import charts, figures
+from vasculome.report.album import Album
+from vasculome.report.projections import Volume
+from vasculome.report.sources import MAX_MAP_VOXELS, read_manifest, read_volume
+from vasculome.storage.omezarr import open_image
+from vasculome.storage.tables import read_table
+
+TRACKS = "tracks.parquet"
+_LINE_OF_SIGHT = " Of a volume: the mean along the line of sight, weighted by density."
+
+
+def flow_album(folder: Path) -> Album:
+    """Draw all pictures of the ultrasound sample whose results are in ``folder``.
+
+    Raises
+    ------
+    UserError
+        A result is there but cannot be read.
+    """
+    album = Album()
+    _density(album, folder)
+    _speed_and_direction(album, folder)
+    _track_charts(album, folder / TRACKS)
+    summary = (read_manifest(folder, "localize") or {}).get("summary", {})
+    album.add(
+        "singular_values",
+        what="curve of singular values",
+        needs=[],
+        draw=functools.partial(_draw_singular_values, summary),
+        caption="Singular values of the first block of frames: those left of the line were "
+        "removed as tissue.",
+        alt="Falling curve of singular values in decibels, with the cut between tissue and blood.",
+    )
+    return album
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / "maps" / f"{name}.ome.zarr"
+
+
+def _read(folder: Path, name: str) -> Volume:
+    return read_volume(_path(folder, name), max_voxels=MAX_MAP_VOXELS)
+
+
+def _density(album: Album, folder: Path) -> None:
+    doppler = album.has([_path(folder, "power_doppler")], what="power Doppler picture")
+    album.add(
+        "density",
+        what="density map",
+        needs=[_path(folder, "density")],
+        draw=lambda: figures.ulm_density(
+            _read(folder, "density"),
+            power_doppler=_read(folder, "power_doppler") if doppler else None,
+        ),
+        caption=("Power Doppler (mean intensity after the clutter filter), and " * doppler)
+        + "density of microbubbles, square-root compressed; volumes as maximum projections along "
+        "each axis.",
+        alt="Super-resolved map of microbubble density"
+        + " beside the power Doppler image of the same field" * doppler
+        + ".",
+    )
+
+
+def _speed_and_direction(album: Album, folder: Path) -> None:
+    density = _path(folder, "density")
+    album.add(
+        "speed",
+        what="speed map",
+        needs=[_path(folder, "speed"), density],
+        draw=lambda: figures.ulm_speed(_read(folder, "speed"), density=_read(folder, "density")),
+        caption="Speed of flow as colour, density of microbubbles as brightness; the highest "
+        "speeds share a colour. Volumes appear as maximum projections along each axis.",
+        alt="Map of flow speed in mm/s, from blue (slow) to red (fast).",
+    )
+    names = [f"velocity_{axis}" for axis in "zyx"]
+    if not _path(folder, "velocity_y").exists() and _is_plane(density):
+        names.remove("velocity_y")
+    album.add(
+        "direction",
+        what="direction map",
+        needs=[*(_path(folder, name) for name in names), density],
+        draw=lambda: figures.ulm_direction(
+            [_read(folder, name) for name in names], density=_read(folder, "density")
+        ),
+        caption="Direction of flow in the plane of each view, by the colour wheel: where z runs "
+        "down, up is toward the probe. Brightness is the density of microbubbles." + _LINE_OF_SIGHT,
+        alt="Map of flow direction, with a colour wheel as legend.",
+    )
+    album.add(
+        "axial_velocity",
+        what="map of axial velocity",
+        needs=[_path(folder, "velocity_z"), density],
+        draw=lambda: figures.ulm_axial(
+            _read(folder, "velocity_z"), density=_read(folder, "density")
+        ),
+        caption="Axial velocity as in colour Doppler: red toward the probe, blue away from it."
+        + _LINE_OF_SIGHT,
+        alt="Map of axial velocity: flow toward the probe in red, away from it in blue.",
+    )
+
+
+def _is_plane(path: Path) -> bool:
+    return not path.exists() or len(open_image(path).spec.shape) == 2
+
+
+def _track_charts(album: Album, table: Path) -> None:
+    album.add(
+        "speed_histogram",
+        what="histogram of speeds",
+        needs=[table],
+        draw=lambda: _draw_histogram(
+            _speeds(read_table(table)),
+            title="Speed of microbubbles",
+            label="speed",
+            unit="mm/s",
+            counted="track points",
+        ),
+        caption="Speeds at all points of all tracks: median (line) and quartiles (band).",
+        alt="Histogram of microbubble speed in mm/s with its median.",
+    )
+    album.add(
+        "track_length_histogram",
+        what="histogram of track lengths",
+        needs=[table],
+        draw=lambda: _draw_histogram(
+            track_lengths(read_table(table, ["track", "frame"])),
+            title="Track length",
+            label="track length",
+            unit="frames",
+            counted="tracks",
+        ),
+        caption="Tracks from first to last frame: median (line) and quartiles (band).",
+        alt="Histogram of track length in frames with its median.",
+    )
+
+
+def _draw_histogram(
+    values: NDArray[np.generic], *, title: str, label: str, unit: str, counted: str
+) -> Drawing | str:
+    if values.size == 0:
+        return "there are no tracks"
+    return charts.histogram(values, title=title, label=label, unit=unit, counted=counted)
+
+
+def _speeds(tracks: Mapping[str, NDArray[np.generic]]) -> NDArray[np.floating]:
+    components = [tracks[f"v{axis}_mm_s"] for axis in "zyx" if f"v{axis}_mm_s" in tracks]
+    return np.linalg.norm(np.stack(components), axis=0)
+
+
+def track_lengths(tracks: Mapping[str, NDArray[np.generic]]) -> NDArray[np.int64]:
+    """Return the frames from first to last detection of each track, gaps included, shape (n,).
+
+    Parameters
+    ----------
+    tracks
+        Columns ``track`` and ``frame``, a row a detection, in any order.
+    """
+    order = np.lexsort((tracks["frame"], tracks["track"]))
+    track, frame = tracks["track"][order], tracks["frame"][order].astype(np.int64)
+    starts = np.flatnonzero(np.r_[True, track[1:] != track[:-1]][: len(track)])
+    stops = np.r_[starts[1:], len(track)][: len(starts)] - 1
+    return frame[stops] - frame[starts] + 1
+
+
+def _draw_singular_values(summary: Mapping[str, Any]) -> Drawing | str:
+    if "singular_values" not in summary or "keep_from" not in summary:
+        return "the stage localize recorded no singular values"
+    values = np.asarray(summary["singular_values"], float)
+    return charts.singular_values(values, first_kept=summary["keep_from"] - 1)

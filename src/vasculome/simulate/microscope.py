@@ -1,0 +1,198 @@
+"""Light-sheet images of vessels: staining, tissue background, optics and camera; and their tiles."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
+
+from vasculome.geometry import Box
+
+Image = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Microscope:
+    """A light-sheet microscope and its sample; light from the side along x, depth along z.
+
+    Attributes
+    ----------
+    psf_sigma_um
+        Standard deviation of the Gaussian point spread function along (z, y, x).
+    photons
+        Photons a voxel from a bright, evenly stained vessel.
+    background
+        Light of unstained tissue, as a part of a vessel's.
+    texture
+        Relative variation of the background from place to place.
+    patchiness
+        Relative variation of the staining along vessels.
+    attenuation_um
+        Depth over which light falls to 1/e.
+    uneven_illumination
+        Relative loss of light towards the sides of the field.
+    stripes
+        Standard deviation of the relative brightness of the light sheet's shadows.
+    gain, offset, read_noise
+        Grey levels a photon, at no light, and standard deviation of the camera's noise.
+    bits
+        Depth of the camera's scale, at most 16; brighter voxels saturate.
+    """
+
+    psf_sigma_um: tuple[float, float, float] = (4.0, 1.2, 1.2)
+    photons: float = 300.0
+    background: float = 0.12
+    texture: float = 0.35
+    patchiness: float = 0.2
+    attenuation_um: float = 800.0
+    uneven_illumination: float = 0.25
+    stripes: float = 0.06
+    gain: float = 8.0
+    offset: float = 200.0
+    read_noise: float = 6.0
+    bits: int = 16
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= 16:
+            raise ValueError(f"bits must be 1 to 16, not {self.bits}")
+
+
+class CutTile(NamedTuple):
+    """A tile of a volume, with where it lies and where the stage says that it lies, in voxels."""
+
+    array: NDArray[np.generic]
+    start: tuple[int, ...]
+    nominal_start: tuple[int, ...]
+
+
+def render(
+    occupancy: NDArray[np.floating],
+    *,
+    spacing_um: Sequence[float],
+    rng: np.random.Generator,
+    microscope: Microscope | None = None,
+) -> NDArray[np.uint16]:
+    """Return the image that a light-sheet microscope takes of vessels.
+
+    Parameters
+    ----------
+    occupancy
+        Part of each voxel (z, y, x) that is vessel, 0 to 1.
+    spacing_um
+        Voxel size along (z, y, x).
+    rng
+        Source of staining, texture, shadows and noise.
+    microscope
+        Optics, camera and sample.
+
+    Returns
+    -------
+    numpy.ndarray
+        Uint16 of the same shape.
+    """
+    scope = microscope or Microscope()
+    shape = occupancy.shape
+    smooth = {
+        scale_um: _smooth_noise(shape, [scale_um / s for s in spacing_um], rng)
+        for scale_um in (15.0, 40.0, 160.0)
+    }
+    staining = np.exp(scope.patchiness * smooth[40.0] - scope.patchiness**2 / 2)
+    grain = (smooth[15.0] + smooth[40.0] + smooth[160.0]) / np.sqrt(3.0)
+    tissue = scope.background * np.exp(scope.texture * grain - scope.texture**2 / 2)
+    light = occupancy * staining + (1 - occupancy) * tissue
+    light = gaussian_filter(
+        light.astype(np.float32),
+        [sigma / s for sigma, s in zip(scope.psf_sigma_um, spacing_um, strict=True)],
+    )
+    light *= _illumination(shape, spacing_um, scope, rng)
+    counts = scope.gain * rng.poisson(scope.photons * light).astype(np.float32)
+    counts += scope.offset + scope.read_noise * rng.standard_normal(shape, dtype=np.float32)
+    return np.clip(np.rint(counts), 0, 2**scope.bits - 1).astype(np.uint16)
+
+
+def cut_tiles(
+    volume: NDArray[np.generic],
+    *,
+    tile_shape: Sequence[int],
+    overlap: Sequence[int],
+    jitter: Sequence[int],
+    rng: np.random.Generator,
+) -> list[CutTile]:
+    """Cut a volume into overlapping tiles, as a stage that misses its aim would take them.
+
+    Parameters
+    ----------
+    volume
+        Any array; every axis holds at least one tile.
+    tile_shape, overlap
+        Shape of a tile, and voxels that neighbours nominally share along each axis.
+    jitter
+        Largest error of the stage along each axis, in voxels; tiles stay inside the volume, so
+        those at its faces err inwards only.
+
+    Returns
+    -------
+    list of CutTile
+        In raster order of the nominal grid; the last tiles of an axis end at or before its end.
+
+    Raises
+    ------
+    ValueError
+        If a tile is larger than the volume, or not larger than the overlap.
+    """
+    rows = zip(volume.shape, tile_shape, overlap, strict=True)
+    if any(n < size or size <= shared for n, size, shared in rows):
+        raise ValueError(
+            f"tiles of {tuple(tile_shape)} with overlap {tuple(overlap)} do not fit {volume.shape}"
+        )
+    room = np.subtract(volume.shape, tile_shape)
+    steps = np.subtract(tile_shape, overlap)
+    tiles = []
+    for index in itertools.product(*(range(n) for n in room // steps + 1)):
+        nominal = np.multiply(index, steps)
+        error = rng.integers(np.negative(jitter), np.asarray(jitter) + 1)
+        start = np.clip(nominal + error, 0, room)
+        box = Box(tuple(start.tolist()), tuple((start + tile_shape).tolist()))
+        tiles.append(CutTile(volume[box.slices].copy(), box.start, tuple(nominal.tolist())))
+    return tiles
+
+
+def _smooth_noise(
+    shape: tuple[int, ...], scale_voxels: Sequence[float], rng: np.random.Generator
+) -> Image:
+    """Return Gaussian noise of mean 0 and variance 1, smooth over ``scale_voxels``."""
+    # Drawn on a grid just fine enough and enlarged, else wide blurs would cost more than all else.
+    step = [max(1.0, scale / 3) for scale in scale_voxels]
+    coarse = [int(np.ceil(n / c)) + 1 for n, c in zip(shape, step, strict=True)]
+    sigma = [scale / c for scale, c in zip(scale_voxels, step, strict=True)]
+    noise = gaussian_filter(rng.standard_normal(coarse, dtype=np.float32), sigma, mode="wrap")
+    noise = (noise - noise.mean()) / max(float(noise.std()), 1e-6)
+    for axis, (n, c) in enumerate(zip(shape, step, strict=True)):
+        below, weight = np.divmod(np.arange(n) / c, 1.0)
+        at = below.astype(np.int64)
+        weight = weight.astype(np.float32).reshape(
+            [-1 if i == axis else 1 for i in range(len(shape))]
+        )
+        noise = noise.take(at, axis) * (1 - weight) + noise.take(at + 1, axis) * weight
+    return noise
+
+
+def _illumination(
+    shape: tuple[int, ...],
+    spacing_um: Sequence[float],
+    scope: Microscope,
+    rng: np.random.Generator,
+) -> Image:
+    """Return the light that reaches each voxel and comes back, 1 at best."""
+    depth_um = np.arange(shape[0]) * spacing_um[0]
+    attenuation = np.exp(-depth_um / scope.attenuation_um)[:, None, None]
+    y, x = (np.linspace(-1, 1, n) for n in shape[1:])
+    sides = 1 - scope.uneven_illumination * (y[:, None] ** 2 + x[None, :] ** 2) / 2
+    shadows = gaussian_filter1d(rng.standard_normal(shape[:2]), 1.5, axis=1)
+    shadows *= scope.stripes / max(float(shadows.std()), 1e-12)
+    return (attenuation * sides * (1 + shadows[:, :, None])).astype(np.float32)

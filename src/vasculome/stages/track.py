@@ -1,0 +1,123 @@
+"""Detections → tracks, block after block with the open tracks carried over."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from vasculome.compute.blocks import TileResult, scan_blocks
+from vasculome.compute.memory import MemoryBound
+from vasculome.config import RunConfig, TrackConfig
+from vasculome.errors import UserError
+from vasculome.geometry import Tile, TileGrid
+from vasculome.stages.ingest_iq import IQ, open_raw
+from vasculome.stages.job import Job, Outcome, content_of
+from vasculome.stages.localize import DETECTIONS, frame_blocks
+from vasculome.storage.arrays import open_array
+from vasculome.storage.tables import iter_parts, part_path, read_table, write_table
+from vasculome.ultrasound.smooth import add_velocities, smooth
+from vasculome.ultrasound.track import LinkRule, State, advance, finish, start
+
+TRACKS = "tracks"
+SPEED_BIN_MM_S = 0.1
+_DETECTION_BYTES = 500
+
+
+def settings(config: RunConfig) -> tuple[TrackConfig]:
+    """Return the settings that the output depends on."""
+    return (config.ultrasound.track,)
+
+
+def bound(job: Job) -> MemoryBound:
+    """Return the memory bound: the detections of a block, as tables and as open tracks."""
+    (frames,) = frame_blocks(open_raw(job).shape[0], job.config.ultrasound.clutter).core_shape
+    detections = frames * job.config.ultrasound.localize.max_per_frame
+    return MemoryBound(2 * detections * _DETECTION_BYTES, 1)
+
+
+def run(job: Job) -> Outcome:
+    """Write tracks, one part file a block: the tracks that ended in it."""
+    iq = open_array(job.folder / IQ)
+    grid = frame_blocks(iq.shape[0], job.config.ultrasound.clutter)
+    chosen = job.config.ultrasound.track
+    rule = LinkRule(
+        frame_rate_hz=iq.attributes["frame_rate_hz"],
+        max_speed_mm_s=chosen.max_speed_mm_s,
+        max_gap_frames=chosen.max_gap_frames,
+        min_length=chosen.min_length_frames,
+    )
+    folder = job.folder / TRACKS
+    _, results = scan_blocks(
+        functools.partial(
+            _link,
+            detections=job.folder / DETECTIONS,
+            folder=folder,
+            grid=grid,
+            rule=rule,
+            sigma_frames=chosen.smooth_sigma_frames,
+        ),
+        grid,
+        total=len(grid),
+        initial_state=start(len(iq.shape) - 1),
+        store=folder,
+        digest=job.digest(),
+        label="track",
+    )
+    return Outcome(content_of(results.values()), _summary(job, folder))
+
+
+def _link(
+    state: State,
+    tile: Tile,
+    *,
+    detections: Path,
+    folder: Path,
+    grid: TileGrid,
+    rule: LinkRule,
+    sigma_frames: float,
+) -> tuple[State, TileResult]:
+    """Carry the tracks through one block of frames, and write those that ended."""
+    number = tile.index[0]
+    (stop,) = tile.core.stop
+    found = read_table(part_path(detections, number))
+    state, ended = advance(state, found, stop_frame=stop, rule=rule)
+    if number == len(grid) - 1:
+        last = finish(state, rule=rule)
+        ended = {name: np.concatenate([ended[name], last[name]]) for name in ended}
+    tracks = add_velocities(
+        smooth(ended, sigma_frames=sigma_frames), frame_rate_hz=rule.frame_rate_hz
+    )
+    path = part_path(folder, number)
+    return state, TileResult({path.name: write_table(path, tracks)})
+
+
+def _summary(job: Job, folder: Path) -> dict[str, float | int]:
+    """Return counts and medians over all tracks, read part by part."""
+    lengths: list[np.ndarray] = []
+    speeds = np.zeros(0, np.int64)
+    for part in iter_parts(folder):
+        velocity = np.stack([v for name, v in part.items() if name.endswith("_mm_s")])
+        bins = (np.linalg.norm(velocity, axis=0) / SPEED_BIN_MM_S).astype(np.int64)
+        counted = np.bincount(bins, minlength=len(speeds))
+        counted[: len(speeds)] += speeds
+        speeds = counted
+        lengths.append(np.unique(part["track"], return_counts=True)[1])
+    length = np.concatenate(lengths)
+    if not len(length):
+        raise UserError(
+            "no track is as long as ultrasound.track.min_length_frames",
+            where=f"sample {job.sample.sample}",
+            fix="lower it, or raise max_speed_mm_s or max_gap_frames",
+        )
+    middle = int(np.searchsorted(np.cumsum(speeds), speeds.sum() / 2))
+    return {
+        "tracks": len(length),
+        "points": int(length.sum()),
+        "median_length_frames": float(np.median(length)),
+        "median_speed_mm_s": round(SPEED_BIN_MM_S * (middle + 0.5), 3),
+        "used_detections_percent": round(
+            100 * int(length.sum()) / job.manifest("localize")["summary"]["detections"], 1
+        ),
+    }

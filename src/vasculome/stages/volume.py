@@ -1,0 +1,135 @@
+"""What the volume stages share: build an OME-Zarr tile by tile, pyramid and all."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vasculome.compute.blocks import TileResult, map_tiles
+from vasculome.compute.pyramid import finish_pyramid
+from vasculome.geometry import Tile, TileGrid
+from vasculome.stages.job import Job, content_of
+from vasculome.storage.omezarr import Image, ImageSpec, create_image
+
+TileWork = Callable[[Image, Tile], TileResult]
+"""Writes a tile of the image and says which files it wrote."""
+MapsWork = Callable[[Tile], tuple[Mapping[str, NDArray[Any]], dict[str, Any]]]
+"""Returns the voxels of a tile's core for each map, and what to record."""
+
+MAPS = "maps"
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished image: what each tile of level 0 recorded, and a checksum over all files."""
+
+    results: Mapping[str, TileResult]
+    content: str
+
+    def totals(self, *names: str) -> dict[str, Any]:
+        """Return the sums over tiles of the records called ``names``."""
+        return {name: sum(r.record[name] for r in self.results.values()) for name in names}
+
+
+def build_image(
+    job: Job, name: str, spec: ImageSpec, work: TileWork, grid: TileGrid, *, label: str
+) -> Built:
+    """Write the image ``name`` of the job's sample, tile by tile, then its coarse levels.
+
+    Parameters
+    ----------
+    job
+        Whose folder, workers and digest are used.
+    name
+        Of the store in the sample's folder.
+    spec
+        What the image is.
+    work
+        Called with the image and each tile of ``grid``, on a worker; must be picklable.
+    grid
+        Tiles whose cores are whole shards of the image.
+    label
+        For the progress.
+    """
+    image = create_image(job.folder / name, spec)
+    return _build(job, image.path, [image], functools.partial(work, image), grid, label=label)
+
+
+def build_maps(
+    job: Job, specs: Mapping[str, ImageSpec], work: MapsWork, grid: TileGrid, *, label: str
+) -> Built:
+    """Write several maps on one grid, all maps of a tile at once, then their coarse levels.
+
+    Parameters are those of :func:`build_image`; ``work`` is called with a tile, and returns the
+    voxels of its core for each map and what to record. The maps are
+    ``maps/<name>.ome.zarr``.
+    """
+    folder = job.folder / MAPS
+    images = {name: create_image(map_path(folder, name), spec) for name, spec in specs.items()}
+    write = functools.partial(_write_maps, images=images, work=work)
+    return _build(job, folder, list(images.values()), write, grid, label=label)
+
+
+def map_path(folder: Path, name: str) -> Path:
+    """Return where the map ``name`` is in a folder of maps."""
+    return folder / f"{name}.ome.zarr"
+
+
+def _write_maps(tile: Tile, *, images: Mapping[str, Image], work: MapsWork) -> TileResult:
+    voxels, record = work(tile)
+    files = {
+        f"{image.path.name}/{file}": checksum
+        for name, image in images.items()
+        for file, checksum in image.write(tile.core, voxels[name]).items()
+    }
+    return TileResult(files, record)
+
+
+def _build(
+    job: Job,
+    store: Path,
+    images: list[Image],
+    work: Callable[[Tile], TileResult],
+    grid: TileGrid,
+    *,
+    label: str,
+) -> Built:
+    digest = job.digest()
+    tile_voxels = math.prod(grid.core_shape)
+    with job.cluster() as cluster:
+        results = map_tiles(
+            work,
+            grid,
+            total=len(grid),
+            store=store,
+            digest=digest,
+            cluster=cluster,
+            label=label,
+            bytes_per_tile=sum(tile_voxels * np.dtype(i.spec.dtype).itemsize for i in images),
+        )
+        files = list(results.values())
+        for image in images:
+            coarse = finish_pyramid(image, digest=digest, cluster=cluster, label=label)
+            files.extend(coarse.values())
+    return Built(results, content_of(files))
+
+
+def like(spec: ImageSpec, *, dtype: str, quantity: str) -> ImageSpec:
+    """Return the spec of a label volume on the same voxels as ``spec``."""
+    return dataclasses.replace(
+        spec, dtype=dtype, reduce="max", unit_attributes={"quantity": quantity, "unit": "1"}
+    )
+
+
+def shard_voxels(job: Job, halo: Iterable[int] = (0, 0, 0)) -> int:
+    """Return how many voxels a whole shard of the job's volumes has, with its halo."""
+    shard = job.config.storage.shard_zyx
+    return math.prod(n + 2 * h for n, h in zip(shard, halo, strict=True))

@@ -1,0 +1,241 @@
+"""Files that appear complete or not at all, and the bytes of Zarr shards.
+
+Every write of the project passes through :func:`write_bytes_atomic`, so durability, checksums
+and fencing live in one place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import google_crc32c
+import numpy.typing as npt
+import tensorstore as ts
+
+from vasculome.errors import UserError
+
+ABSENT = ""
+"""Checksum of a file that must not exist: a shard that holds nothing but the fill value, 0."""
+
+TEMPORARY = ".tmp"
+"""How the hidden files end that are not complete yet."""
+
+_USER_FAULTS = {
+    errno.ENOSPC: "no space is left",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would pass the size limit",
+    errno.EACCES: "writing is not permitted",
+    errno.EPERM: "writing is not permitted",
+    errno.EROFS: "the file system is read-only",
+    errno.EEXIST: "a part of the path is a file, not a folder",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "is a folder, where a file is to be written",
+    errno.ENAMETOOLONG: "the file name is too long",
+}
+
+_fences: dict[Path, str] = {}
+
+
+def write_bytes_atomic(path: Path, data: bytes | memoryview) -> None:
+    """Write ``data`` to ``path`` so that the file is durable and never seen half-written.
+
+    Missing folders are made. An existing file is replaced.
+
+    Raises
+    ------
+    UserError
+        No space, no permission, or another run has taken over the store (see :func:`fenced`);
+        what was at ``path`` is untouched and no temporary file is left.
+    OSError
+        Any other fault of the file system; worth a retry.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    try:
+        _make_folder(path.parent)
+        try:
+            _write_synced(temporary, data)
+            check_fences()
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _explained(error, path) from error
+
+
+def write_json_atomic(path: Path, content: Any) -> None:
+    """Write ``content`` as readable JSON; raises as :func:`write_bytes_atomic`."""
+    write_bytes_atomic(path, encode_json(content))
+
+
+def encode_json(content: Any) -> bytes:
+    """Return ``content`` as indented JSON; NaN and infinity raise ValueError."""
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+
+
+def remove_file(path: Path) -> None:
+    """Remove ``path`` if it exists; raises as :func:`write_bytes_atomic`."""
+    try:
+        check_fences()
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _explained(error, path) from error
+
+
+def checksum(data: bytes | memoryview) -> str:
+    """Return CRC-32C and length of ``data``, e.g. ``"1f2e3d4c-1048576"``.
+
+    It guards against damage, not against forgery: 13 GB/s, where SHA-256 reaches 1.5 GB/s.
+    """
+    return f"{google_crc32c.value(bytes(data)):08x}-{len(data)}"
+
+
+def file_checksum(path: Path) -> str:
+    """Return :func:`checksum` of a file, or ``ABSENT`` where there is none; raises OSError."""
+    value, length = 0, 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            while block := file.read(1 << 24):
+                value = google_crc32c.extend(value, block)
+                length += len(block)
+    except FileNotFoundError:
+        return ABSENT
+    return f"{value:08x}-{length}"
+
+
+def recorded_size(recorded: str) -> int:
+    """Return the length in bytes that a checksum tells."""
+    return int(recorded.rpartition("-")[2])
+
+
+@contextlib.contextmanager
+def fenced(lease: Path, token: str) -> Iterator[None]:
+    """Within, this process writes only as long as the file ``lease`` carries ``token``.
+
+    It keeps the orphaned workers of a dead run from writing into a store that a later run holds.
+    """
+    previous = _fences.get(lease)
+    _fences[lease] = token
+    try:
+        yield
+    finally:
+        if previous is None:
+            _fences.pop(lease, None)
+        else:
+            _fences[lease] = previous
+
+
+def check_fences() -> None:
+    """Raise UserError where a lease that this process writes under has been lost."""
+    for lease, token in list(_fences.items()):
+        if read_token(lease) != token:
+            raise UserError(
+                "another run has taken over this store; this one must not write any more",
+                where=lease,
+                fix="let the other run finish, or end it and run again",
+            )
+
+
+def read_token(lease: Path) -> str | None:
+    """Return the token that the file ``lease`` carries, or None where it carries none."""
+    try:
+        return str(json.loads(lease.read_bytes())["token"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def limit_threads(threads: int) -> None:
+    """Set how many threads of this process encode and decode chunks."""
+    os.environ["VASCULOME_CODEC_THREADS"] = str(threads)
+    codec_context.cache_clear()
+
+
+@functools.cache
+def codec_context() -> ts.Context:
+    """Return the tensorstore context of this process: its threads, and no cache of its own."""
+    threads = int(os.environ.get("VASCULOME_CODEC_THREADS") or os.cpu_count() or 1)
+    return ts.Context(
+        {
+            "data_copy_concurrency": {"limit": threads},
+            "file_io_concurrency": {"limit": max(4, threads)},
+            "cache_pool": {"total_bytes_limit": 0},
+        }
+    )
+
+
+def encode_shard(values: npt.NDArray[Any], metadata: dict[str, Any]) -> bytes:
+    """Return the bytes of the shard that holds ``values``.
+
+    tensorstore encodes into memory and we write the file: 0.2 CPU s/GB more than its own file
+    driver, but the checksum needs no second read, and rename and fencing are ours.
+
+    Parameters
+    ----------
+    values
+        A whole shard, or what the array's end leaves of one.
+    metadata
+        As from `vasculome.storage.metadata.array_metadata`.
+    """
+    store = ts.open(
+        {
+            "driver": "zarr3",
+            "kvstore": {"driver": "memory"},
+            "metadata": {**metadata, "shape": list(values.shape), "attributes": {}},
+        },
+        create=True,
+        context=ts.Context({"memory_key_value_store": {}}, codec_context()),
+    ).result()
+    store.write(values, can_reference_source_data_indefinitely=True).result()
+    key = "/".join(["c"] + ["0"] * values.ndim)
+    # The store's key-value view is None only for drivers without one.
+    encoded: bytes = cast(ts.KvStore, store.kvstore).read(key).result().value
+    return encoded
+
+
+def _write_synced(path: Path, data: bytes | memoryview) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        rest = memoryview(data).cast("B")
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make ``folder`` and what is missing above it, durably."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename survives a power cut only when its folder is synced as well.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _explained(error: OSError, path: Path) -> Exception:
+    """Return the UserError for what a user can mend; otherwise ``error`` itself."""
+    fault = _USER_FAULTS.get(error.errno or 0)
+    if fault is None:
+        return error
+    return UserError(
+        f"cannot be written: {fault}", where=path, fix="free space or mend the rights, then rerun"
+    )

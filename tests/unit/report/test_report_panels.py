@@ -1,0 +1,83 @@
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vasculome.report.figures import ulm_density
+from vasculome.report.panels import (
+    DPI,
+    black_panels,
+    draw_scale_bar,
+    length_text,
+    nice_length_um,
+    png_bytes,
+)
+from vasculome.report.projections import Volume
+
+
+@given(st.floats(1e-3, 1e6))
+def test_a_scale_bar_is_round_and_takes_a_tenth_to_a_quarter(extent_um):
+    length = nice_length_um(extent_um)
+    assert 0.1 * extent_um * (1 - 1e-6) <= length <= 0.25 * extent_um * (1 + 1e-6)
+    mantissa = length / 10.0 ** np.floor(np.log10(length) + 1e-9)
+    assert min(abs(mantissa - n) for n in (1, 2, 5)) < 1e-6
+
+
+def test_an_extent_must_be_positive():
+    with pytest.raises(ValueError, match="positive"):
+        nice_length_um(0.0)
+
+
+@pytest.mark.parametrize(
+    ("length_um", "text"),
+    [(0.5, "500 nm"), (1, "1 µm"), (200, "200 µm"), (1000, "1 mm"), (50_000, "5 cm")],
+)
+def test_lengths_are_written_in_their_usual_unit(length_um, text):
+    assert length_text(length_um) == text
+
+
+def _longest_bright_run(row):
+    edges = np.flatnonzero(np.diff(np.r_[False, row, False]))
+    return max((edges[1::2] - edges[::2]).tolist(), default=0)
+
+
+@pytest.mark.parametrize(
+    ("width_um", "height_um"), [(8000.0, 8000.0), (700.0, 350.0), (90.0, 300.0)]
+)
+def test_the_scale_bar_has_its_length_in_pixels(width_um, height_um):
+    figure, (panel,) = black_panels(
+        (width_um, height_um), titles=[""], panel_width_in=4.0, legends=[False]
+    )
+    draw_scale_bar(panel, extent_um=width_um)
+    picture = np.asarray(Image.open(io.BytesIO(png_bytes(figure))).convert("L"))
+    drawn = max(_longest_bright_run(row > 200) for row in picture)
+    panel_px = panel.axes.get_position().width * figure.get_figwidth() * DPI
+    expected = nice_length_um(width_um) / width_um * panel_px
+    assert drawn == pytest.approx(expected, abs=1.5)
+
+
+def test_flat_volumes_are_stacked_and_tall_ones_made_narrower():
+    flat, _ = black_panels((1000.0, 100.0), titles="ab", panel_width_in=4.0, legends=[False] * 2)
+    square, _ = black_panels((100.0, 100.0), titles="ab", panel_width_in=4.0, legends=[False] * 2)
+    tall, _ = black_panels((100.0, 1000.0), titles="ab", panel_width_in=4.0, legends=[False] * 2)
+    assert flat.get_figwidth() < square.get_figwidth()
+    assert tall.get_figheight() < 8
+
+
+def test_pixels_are_square_in_every_panel():
+    for extent in [(1000.0, 100.0), (100.0, 100.0), (100.0, 1000.0)]:
+        figure, panels = black_panels(
+            extent, titles="ab", panel_width_in=4.0, legends=[True, False]
+        )
+        for panel in panels:
+            box = panel.axes.get_position()
+            aspect = (box.height * figure.get_figheight()) / (box.width * figure.get_figwidth())
+            assert aspect == pytest.approx(extent[1] / extent[0])
+
+
+def test_the_same_figure_gives_the_same_bytes():
+    density = Volume(np.arange(64.0).reshape(8, 8), (5.0, 5.0))
+    assert png_bytes(ulm_density(density)) == png_bytes(ulm_density(density))

@@ -1,0 +1,234 @@
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vasculome.errors import UserError
+from vasculome.geometry import Box
+from vasculome.report.cohort import write_cohort_report
+from vasculome.report.flow_pictures import track_lengths
+from vasculome.report.sample import KEY_NUMBERS, sample_summary, write_sample_report
+from vasculome.report.sources import picture_level, read_benchmark, read_volume
+from vasculome.stages.catalog import stages_of
+from vasculome.storage.omezarr import ImageSpec, create_image, open_image
+from vasculome.storage.tables import write_table
+
+PARAMETERS = {"segment": {"scales_um": [2.0, 4.0]}, "note": "<b>bold</b>"}
+
+
+def _image(path, values, spacing_um, origin_um=None):
+    spec = ImageSpec(
+        shape=values.shape,
+        dtype=str(values.dtype),
+        axes=("z", "y", "x") if values.ndim == 3 else ("z", "x"),
+        spacing_um=spacing_um,
+        chunk=(8,) * values.ndim,
+        shard=(16,) * values.ndim,
+        reduce="mean",
+        name=path.name,
+        origin_um=origin_um,
+    )
+    image = create_image(path, spec)
+    image.write(Box.of_shape(values.shape), values)
+    image.finish_levels()
+
+
+def _manifests(folder, modality):
+    (folder / "manifests").mkdir(parents=True)
+    for stage in stages_of(modality):
+        summary = {key: 1234.5 for s, key in KEY_NUMBERS[modality] if s == stage}
+        manifest = {"stage": stage, "digest": "d", "content": "c", "summary": summary}
+        (folder / "manifests" / f"{stage}.json").write_text(json.dumps(manifest))
+
+
+def _benchmarks(folder, modality):
+    folder.mkdir(parents=True)
+    for seconds, stage in enumerate(stages_of(modality), start=1):
+        (folder / f"{stage}.tsv").write_text(
+            "s\th:m:s\tmax_rss\tio_in\tcpu_time\n" + f"{seconds}.5\t0:00:01\t100.0\tNA\t{seconds}\n"
+        )
+
+
+@pytest.fixture
+def microscopy(tmp_path):
+    folder = tmp_path / "results" / "m1"
+    mask = np.zeros((20, 24, 32), np.uint8)
+    mask[10, 12, :] = mask[:, 6, 16] = 1
+    spacing, origin = (4.0, 2.0, 2.0), (1000.0, 2000.0, 3000.0)
+    noise = np.random.default_rng(0).integers(0, 100, mask.shape)
+    _image(folder / "image.ome.zarr", (900 * mask + noise).astype(np.uint16), spacing, origin)
+    _image(folder / "mask.ome.zarr", mask, spacing, origin)
+    points = np.argwhere(mask) * spacing + origin
+    columns = dict(zip(("z_um", "y_um", "x_um"), points.T, strict=True))
+    write_table(folder / "skeleton.parquet", {**columns, "radius_um": np.full(len(points), 3.0)})
+    for name in ("vessel_fraction", "length_density", "mean_radius"):
+        values = np.random.default_rng(1).random((4, 5, 6)).astype(np.float32)
+        _image(folder / "maps" / f"{name}.ome.zarr", values, (20.0, 10.0, 10.0))
+    _manifests(folder, "microscopy")
+    _benchmarks(tmp_path / "benchmarks", "microscopy")
+    return folder, {"sample": "m1", "modality": "microscopy"}, tmp_path / "benchmarks"
+
+
+@pytest.fixture
+def ultrasound(tmp_path):
+    folder = tmp_path / "results" / "u1"
+    rng = np.random.default_rng(0)
+    density = rng.poisson(0.5, (40, 30)).astype(np.float32)
+    for name in ("density", "speed", "velocity_z", "velocity_x"):
+        values = density if name == "density" else rng.normal(size=density.shape).astype("f4")
+        _image(folder / "maps" / f"{name}.ome.zarr", np.abs(values), (5.0, 5.0))
+    _image(folder / "maps" / "power_doppler.ome.zarr", density[::10, ::10].copy(), (50.0, 50.0))
+    track = np.repeat(np.arange(8), 12)
+    table = {"track": track, "frame": np.tile(np.arange(12), 8)}
+    write_table(
+        folder / "tracks.parquet",
+        {**table, "vz_mm_s": np.full(96, 3.0), "vx_mm_s": np.full(96, 4.0)},
+    )
+    _manifests(folder, "ultrasound")
+    _benchmarks(tmp_path / "benchmarks", "ultrasound")
+    return folder, {"sample": "u1", "modality": "ultrasound"}, tmp_path / "benchmarks"
+
+
+def _report(made):
+    folder, sample, benchmarks = made
+    out = folder / "report.html"
+    write_sample_report(
+        folder, sample=sample, parameters=PARAMETERS, benchmarks_dir=benchmarks, out=out
+    )
+    return out.read_text("utf-8")
+
+
+def _pictures(folder):
+    return {path.stem for path in (folder / "figures").glob("*.png")}
+
+
+def test_a_microscopy_report_has_all_pictures_and_tables(microscopy):
+    html = _report(microscopy)
+    names = {"overview", "vessel_fraction", "length_density", "mean_radius", "radius_histogram"}
+    assert _pictures(microscopy[0]) == names
+    assert html.count("<img ") == len(names)
+    assert "No " not in html.split("<main>")[1].split("<footer>")[0]
+    assert "segment.scales_um" in html
+    assert "&lt;b&gt;bold&lt;/b&gt;" in html
+    for name in names:
+        png = (microscopy[0] / "figures" / f"{name}.png").read_bytes()
+        assert np.asarray(Image.open(io.BytesIO(png)).convert("L")).std() > 5
+
+
+def test_the_skeleton_is_drawn_where_the_sample_lies(microscopy):
+    """Tables hold positions from the animal's origin, pictures begin at voxel 0."""
+    _report(microscopy)
+    png = (microscopy[0] / "figures" / "overview.png").read_bytes()
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    left = pixels[:, : int(pixels.shape[1] * 0.85)]
+    assert (np.ptp(left, axis=2) > 100).sum() > 500
+
+
+def test_an_ultrasound_report_has_all_pictures_and_tables(ultrasound):
+    html = _report(ultrasound)
+    names = {"density", "speed", "direction", "axial_velocity"}
+    names |= {"speed_histogram", "track_length_histogram"}
+    assert _pictures(ultrasound[0]) == names
+    assert "No curve of singular values: the stage localize recorded no singular values." in html
+
+
+def test_time_and_memory_are_summed_over_stages(ultrasound):
+    html = _report(ultrasound)
+    rows = html.split("Time and memory</h2>")[1].split("</table>")[0]
+    total = rows.split('<th scope="row">all</th>')[1]
+    # 1.5 + 2.5 + 3.5 + 4.5 s; 1 + 2 + 3 + 4 s of processor time; 100 MiB at most.
+    assert [cell.split("<")[0] for cell in total.split('"number">')[1:]] == ["12", "10", "105"]
+
+
+def test_missing_pieces_are_said_in_words(ultrasound):
+    folder, _, benchmarks = ultrasound
+    for name in ("velocity_x", "power_doppler"):
+        (folder / "maps" / f"{name}.ome.zarr").rename(folder / f"{name}.away")
+    (folder / "tracks.parquet").unlink()
+    (folder / "manifests" / "track.json").unlink()
+    (benchmarks / "track.tsv").unlink()
+    html = _report(ultrasound)
+    assert "No direction map: velocity_x.ome.zarr is not among the results." in html
+    assert "No power Doppler picture: power_doppler.ome.zarr is not among the results." in html
+    assert "No histogram of speeds: tracks.parquet is not among the results." in html
+    assert "Stage track has not been run" in html
+    assert "Stage track was not measured" in html
+    assert {"density", "speed", "axial_velocity"} == _pictures(folder)
+
+
+def test_an_empty_skeleton_is_said_in_words(microscopy):
+    folder = microscopy[0]
+    empty = {name: np.empty(0) for name in ("z_um", "y_um", "x_um", "radius_um")}
+    write_table(folder / "skeleton.parquet", empty)
+    html = _report(microscopy)
+    assert "No histogram of radii: the skeleton is empty." in html
+    assert "overview" in _pictures(folder)
+
+
+def test_no_results_at_all_still_make_a_page(tmp_path):
+    sample = {"sample": "m2", "modality": "microscopy"}
+    html = _report((tmp_path / "m2", sample, tmp_path / "none"))
+    assert "<img" not in html
+    assert html.count("is not among the results.") == 7
+
+
+def test_a_damaged_result_is_an_error_that_names_it(microscopy):
+    folder = microscopy[0]
+    (folder / "manifests" / "mask.json").write_text("{")
+    with pytest.raises(UserError, match=r"mask\.json"):
+        _report(microscopy)
+
+
+def test_the_same_results_give_the_same_bytes(ultrasound):
+    assert _report(ultrasound) == _report(ultrasound)
+
+
+def test_pictures_are_read_from_a_level_that_is_small_enough(tmp_path):
+    values = np.arange(32 * 32 * 32, dtype=np.uint16).reshape(32, 32, 32)
+    path = tmp_path / "a.ome.zarr"
+    _image(path, values, (2.0, 1.0, 1.0))
+    image = open_image(path)
+    assert picture_level(image, max_voxels=32**3) == 0
+    for limit in (32**3 - 1, 5000, 1000):
+        volume = read_volume(path, max_voxels=limit)
+        assert volume.values.size <= limit
+        np.testing.assert_allclose(volume.extent_um, (64.0, 32.0, 32.0))
+    with pytest.raises(UserError, match="too large"):
+        read_volume(path, max_voxels=10)
+
+
+def test_benchmarks_keep_the_numbers_of_the_last_repeat(tmp_path):
+    (tmp_path / "a.tsv").write_text("s\th:m:s\tio_in\n1.0\t0:00:01\tNA\n2.0\t0:00:02\tNA\n")
+    assert read_benchmark(tmp_path, "a") == {"s": 2.0}
+    assert read_benchmark(tmp_path, "b") is None
+
+
+def test_track_length_counts_frames_from_first_to_last():
+    tracks = {"track": np.array([7, 3, 7, 3, 9]), "frame": np.array([10, 4, 14, 5, 1])}
+    assert track_lengths(tracks).tolist() == [2, 5, 1]
+    assert track_lengths({name: column[:0] for name, column in tracks.items()}).size == 0
+
+
+def test_the_cohort_is_one_row_a_sample(tmp_path, microscopy, ultrasound):
+    (ultrasound[0] / "manifests" / "track.json").unlink()
+    rows = [sample_summary(made[0], sample=made[1]) for made in (microscopy, ultrasound)]
+    table, page = tmp_path / "cohort" / "summary.tsv", tmp_path / "cohort" / "report.html"
+    write_cohort_report(rows, table, page)
+    lines = [line.split("\t") for line in table.read_text().splitlines()]
+    assert [line[:2] for line in lines] == [
+        ["sample", "modality"],
+        ["m1", "microscopy"],
+        ["u1", "ultrasound"],
+    ]
+    by_name = [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+    assert by_name[0]["median_radius_um"] == "1234.5"
+    assert by_name[0]["detections"] == ""
+    assert by_name[1]["detections"] == "1234.5"
+    assert by_name[1]["tracks"] == ""
+    html = page.read_text("utf-8")
+    assert "median radius (µm)" in html
+    assert "2 samples" in html
+    assert html.count("<table>") == 2
+    assert "–" in html
