@@ -12,7 +12,10 @@ from pathlib import Path
 import yaml
 
 from vasculome.config import RunConfig, Sample, parse_config
+from vasculome.demo import simulate_raw
+from vasculome.doctor import check_installation, verify_store
 from vasculome.errors import UserError
+from vasculome.resume import settle_orphans
 
 DEMO_CONFIG = "config/demo/config.yaml"
 
@@ -66,8 +69,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from vasculome.demo import simulate_raw
-
     config = read_config(Path(DEMO_CONFIG))
     simulate_raw(Path("demo/raw"), seed=0)
     status = _snakemake(DEMO_CONFIG, "--rerun-incomplete", "--quiet", "rules")
@@ -82,8 +83,6 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    from vasculome.resume import settle_orphans
-
     settle_orphans(Path(read_config(arguments.configfile).results), end=arguments.end_orphans)
     status = _snakemake(str(arguments.configfile), "--unlock")
     if status:
@@ -92,16 +91,12 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from vasculome.doctor import check_installation, verify_store
-
     if arguments.verify is None:
         return check_installation()
     return verify_store(arguments.verify)
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
-    from vasculome.demo import simulate_raw
-
     simulate_raw(arguments.folder, seed=arguments.seed)
     return 0
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from vasculome.report.distribution import Distribution
 from vasculome.report.panels import DPI
 
 _SIZE_IN = (5.6, 3.4)
 _BAR = "#3b6ea5"
 _MARK = "#c8553d"
 _TEXT = "#222222"
-_BINS = 60
+_BARS = 60
 _LONGEST_TAIL_PERCENT = 99.7
 """Percentile where a histogram ends; how much lies beyond is written on it."""
 
@@ -31,61 +34,65 @@ def _chart(title: str) -> tuple[Figure, Axes]:
 
 
 def histogram(
-    values: NDArray[np.generic],
+    distribution: Distribution,
     *,
     title: str,
     label: str,
     unit: str,
     counted: str,
-    bin_width: float | None = None,
+    values: str,
+    narrowest_bar: float = 0.0,
+    whole_numbers: bool = False,
 ) -> Figure:
-    """Return the distribution of ``values`` with its median and quartiles.
+    """Return a distribution with its median and quartiles, each the middle of its bin.
 
     Parameters
     ----------
-    values
-        Shape (n,), n > 0, all finite and at least zero. Whole numbers get whole bins.
+    distribution
+        Of some weight.
     label, unit
         Quantity of the horizontal axis and its unit, e.g. ``"radius"`` and ``"µm"``.
     counted
-        What one value stands for, in the plural, e.g. ``"skeleton voxels"``.
-    bin_width
-        Narrowest bin, for values that come in steps, such as distances between voxels.
+        What the weights are, e.g. ``"vessel length"``.
+    values
+        What one value stands for, in the plural, e.g. ``"points"``.
+    narrowest_bar
+        For values that come in steps, such as distances between voxels.
+    whole_numbers
+        Whether bins, of width 1, hold one whole number each.
     """
-    if values.size == 0 or not np.isfinite(values).all() or (values < 0).any():
-        raise ValueError("a histogram needs at least one value, all finite and not negative")
+    total = distribution.weight.sum()
+    if not total > 0:
+        raise ValueError("a histogram needs some weight")
     figure, axes = _chart(title)
-    edges = _edges(values, bin_width or 0.0)
-    counts, _ = np.histogram(values, edges)
-    beyond = 100 * (1 - counts.sum() / values.size)
-    axes.stairs(100 * counts / values.size, edges, fill=True, color=_BAR, lw=0)
-    lower, median, upper = (float(q) for q in np.percentile(values, [25, 50, 75]))
+    width = distribution.bin_width
+    shown = distribution.quantile(_LONGEST_TAIL_PERCENT / 100) + 1
+    together = max(1, math.ceil(shown / _BARS), math.ceil(narrowest_bar / width - 1e-9))
+    bars = np.add.reduceat(distribution.weight, np.arange(0, shown, together))
+    # The last bar is as wide as the others; what lies beyond it is off the axis.
+    end = len(bars) * together
+    bars[-1] = distribution.weight[end - together : end].sum()
+    start = -0.5 if whole_numbers else 0.0
+    edges = width * (np.arange(len(bars) + 1) * together + start)
+    axes.stairs(100 * bars / total, edges, fill=True, color=_BAR, lw=0)
+    lower, median, upper = (
+        width * (distribution.quantile(q) + start + 0.5) for q in (0.25, 0.5, 0.75)
+    )
     axes.axvspan(lower, upper, color=_MARK, alpha=0.12, lw=0, zorder=0)
     axes.axvline(median, color=_MARK, lw=1.4)
-    axes.set_xlim(0, edges[-1])
+    axes.set_xlim(min(0, edges[0]), edges[-1])
     axes.set_ylim(0, None)
     axes.set_xlabel(f"{label} ({unit})", fontsize=9, color=_TEXT)
     axes.set_ylabel(f"{counted} (%)", fontsize=9, color=_TEXT)
-    axes.annotate(
-        f"median {median:.3g} {unit}\nquartiles {lower:.3g} to {upper:.3g} {unit}\n"
-        f"n = {values.size:,}" + (f"\n{beyond:.1g} % beyond the axis" if beyond > 0 else ""),
-        (0.98, 0.96),
-        xycoords="axes fraction",
-        ha="right",
-        va="top",
-        fontsize=9,
-        color=_TEXT,
-    )
+    beyond = 100 * distribution.weight[end:].sum() / total
+    lines = [
+        f"median {median:.4g} {unit}",
+        f"quartiles {lower:.4g} to {upper:.4g} {unit}",
+        f"{distribution.count:,} {values}",
+        *([f"{beyond:.1g} % beyond the axis"] if beyond > 0 else []),
+    ]
+    _note(axes, "\n".join(lines))
     return figure
-
-
-def _edges(values: NDArray[np.generic], narrowest: float) -> NDArray[np.floating]:
-    high = float(np.percentile(values, _LONGEST_TAIL_PERCENT)) or 1.0
-    if np.issubdtype(values.dtype, np.integer):
-        width = max(1.0, np.ceil(high / _BINS))
-        return np.arange(0, high + 1 + width, width) - 0.5
-    width = max(high / _BINS, narrowest)
-    return np.arange(np.ceil(high / width) + 1) * width
 
 
 def singular_values(
@@ -109,8 +116,13 @@ def singular_values(
     axes.set_xlim(0.5, len(values) + 0.5)
     axes.set_xlabel("singular value, by size", fontsize=9, color=_TEXT)
     axes.set_ylabel("size (dB below the first)", fontsize=9, color=_TEXT)
+    _note(axes, f"left of the line: removed as tissue ({first_kept})")
+    return figure
+
+
+def _note(axes: Axes, text: str) -> None:
     axes.annotate(
-        f"left of the line: removed as tissue ({first_kept})",
+        text,
         (0.98, 0.96),
         xycoords="axes fraction",
         ha="right",
@@ -118,4 +130,3 @@ def singular_values(
         fontsize=9,
         color=_TEXT,
     )
-    return figure

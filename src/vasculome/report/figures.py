@@ -90,7 +90,7 @@ def microscopy_overview(*, image: Volume, mask: Volume | None, skeleton: Skeleto
     ]
     legends = [*[False] * (len(titles) - 1), skeleton is not None]
     figure, panels = black_panels(extent, titles=titles, panel_width_in=_NARROW_IN, legends=legends)
-    faces = [flatten(image.values, view) for view in layout]
+    faces = _flat(image, layout)
     grey = _contrast(faces[0])
     _draw(panels[0], faces, layout, colors.INTENSITY, grey)
     if mask is not None:
@@ -171,7 +171,7 @@ def density_figure(
     Parameters
     ----------
     density
-        Values (z, y, x) or (z, x); NaN is shown black.
+        Values (z, y, x) or (z, x); zero and NaN are shown black.
     label
         Quantity and unit for the colour bar, e.g. ``"length density (mm/mm³)"``.
     main
@@ -237,6 +237,10 @@ def _map_figure(
     return figure
 
 
+def _flat(volume: Volume, layout: Sequence[View]) -> list[NDArray[np.generic]]:
+    return [flatten(volume.values, view) for view in layout]
+
+
 def _draw_map(
     panel: Panel,
     volume: Volume,
@@ -246,7 +250,8 @@ def _draw_map(
     cmap: Colormap,
     exponent: float,
 ) -> None:
-    pictures = [flatten(volume.values, view) for view in layout]
+    # Zero is nothing, whatever colour the map begins with.
+    pictures = [np.where(flat > 0, flat, np.nan) for flat in _flat(volume, layout)]
     high = max(_end_of_scale(picture) for picture in pictures)
     norm = PowerNorm(exponent, 0.0, high, clip=True)
     _draw(panel, pictures, layout, cmap, norm)
@@ -260,7 +265,7 @@ def ulm_speed(speed_mm_s: Volume, *, density: Volume) -> Figure:
     figure, (panel,) = black_panels(
         panel_extent_um(layout), titles=["Flow speed"], panel_width_in=_WIDE_IN, legends=[True]
     )
-    speeds = [flatten(speed_mm_s.values, view) for view in layout]
+    speeds = _flat(speed_mm_s, layout)
     norm = Normalize(
         0.0, max(_end_of_scale(speed, _FASTEST_PERCENT) for speed in speeds), clip=True
     )
@@ -275,7 +280,7 @@ def ulm_speed(speed_mm_s: Volume, *, density: Volume) -> Figure:
 
 
 def _brightness(density: Volume, layout: Sequence[View]) -> list[NDArray[np.floating]]:
-    counts = [flatten(density.values, view) for view in layout]
+    counts = _flat(density, layout)
     high = max(_end_of_scale(count, _SHADE_PERCENT) for count in counts)
     norm = PowerNorm(_SHADE_COMPRESSION, 0.0, high, clip=True)
     return [np.ma.filled(norm(np.nan_to_num(count)), 0.0) for count in counts]

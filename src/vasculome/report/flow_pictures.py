@@ -9,16 +9,20 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure as Drawing
-from numpy.typing import NDArray
 
 from vasculome.report import charts, figures
 from vasculome.report.album import Album
+from vasculome.report.distribution import Distribution
 from vasculome.report.projections import Volume
 from vasculome.report.sources import MAX_MAP_VOXELS, read_manifest, read_volume
 from vasculome.storage.omezarr import open_image
-from vasculome.storage.tables import read_table
+from vasculome.storage.tables import iter_parts
 
-TRACKS = "tracks.parquet"
+TRACKS = "tracks"
+
+SPEED_BIN_MM_S = 0.1
+"""As the stage counts speeds, so that both give the same median."""
+
 _LINE_OF_SIGHT = " Of a volume: the mean along the line of sight, weighted by density."
 
 
@@ -116,63 +120,57 @@ def _is_plane(path: Path) -> bool:
     return not path.exists() or len(open_image(path).spec.shape) == 2
 
 
-def _track_charts(album: Album, table: Path) -> None:
+def _track_charts(album: Album, folder: Path) -> None:
     album.add(
         "speed_histogram",
         what="histogram of speeds",
-        needs=[table],
-        draw=lambda: _draw_histogram(
-            _speeds(read_table(table)),
-            title="Speed of microbubbles",
-            label="speed",
-            unit="mm/s",
-            counted="track points",
-        ),
+        needs=[folder],
+        draw=functools.partial(_draw_speeds, folder),
         caption="Speeds at all points of all tracks: median (line) and quartiles (band).",
         alt="Histogram of microbubble speed in mm/s with its median.",
     )
     album.add(
         "track_length_histogram",
         what="histogram of track lengths",
-        needs=[table],
-        draw=lambda: _draw_histogram(
-            track_lengths(read_table(table, ["track", "frame"])),
-            title="Track length",
-            label="track length",
-            unit="frames",
-            counted="tracks",
-        ),
-        caption="Tracks from first to last frame: median (line) and quartiles (band).",
+        needs=[folder],
+        draw=functools.partial(_draw_lengths, folder),
+        caption="Frames in which each microbubble was found: median (line) and quartiles (band).",
         alt="Histogram of track length in frames with its median.",
     )
 
 
-def _draw_histogram(
-    values: NDArray[np.generic], *, title: str, label: str, unit: str, counted: str
-) -> Drawing | str:
-    if values.size == 0:
+def _draw_speeds(folder: Path) -> Drawing | str:
+    speeds = Distribution.empty(bin_width=SPEED_BIN_MM_S)
+    for part in iter_parts(folder):
+        velocity = [values for name, values in part.items() if name.endswith("_mm_s")]
+        speeds = speeds.add(np.linalg.norm(np.stack(velocity), axis=0))
+    if speeds.count == 0:
         return "there are no tracks"
-    return charts.histogram(values, title=title, label=label, unit=unit, counted=counted)
+    return charts.histogram(
+        speeds,
+        title="Speed of microbubbles",
+        label="speed",
+        unit="mm/s",
+        counted="points of tracks",
+        values="points",
+    )
 
 
-def _speeds(tracks: Mapping[str, NDArray[np.generic]]) -> NDArray[np.floating]:
-    components = [tracks[f"v{axis}_mm_s"] for axis in "zyx" if f"v{axis}_mm_s" in tracks]
-    return np.linalg.norm(np.stack(components), axis=0)
-
-
-def track_lengths(tracks: Mapping[str, NDArray[np.generic]]) -> NDArray[np.int64]:
-    """Return the frames from first to last detection of each track, gaps included, shape (n,).
-
-    Parameters
-    ----------
-    tracks
-        Columns ``track`` and ``frame``, a row a detection, in any order.
-    """
-    order = np.lexsort((tracks["frame"], tracks["track"]))
-    track, frame = tracks["track"][order], tracks["frame"][order].astype(np.int64)
-    starts = np.flatnonzero(np.r_[True, track[1:] != track[:-1]][: len(track)])
-    stops = np.r_[starts[1:], len(track)][: len(starts)] - 1
-    return frame[stops] - frame[starts] + 1
+def _draw_lengths(folder: Path) -> Drawing | str:
+    lengths = Distribution.empty(bin_width=1.0)
+    for part in iter_parts(folder, ["track"]):
+        lengths = lengths.add(np.unique(part["track"], return_counts=True)[1])
+    if lengths.count == 0:
+        return "there are no tracks"
+    return charts.histogram(
+        lengths,
+        title="Track length",
+        label="track length",
+        unit="frames",
+        counted="tracks",
+        values="tracks",
+        whole_numbers=True,
+    )
 
 
 def _draw_singular_values(summary: Mapping[str, Any]) -> Drawing | str:

@@ -161,7 +161,8 @@ def rasterize_skeleton(
         [spacing_um[view.row_axis], spacing_um[view.column_axis]]
     )
     _paint(picture, position / pixel_um, values)
-    steps = int(np.ceil(max(spacing_um) / pixel_um))
+    # One step more than needed, so that rounding leaves no gap.
+    steps = int(max(spacing_um) / pixel_um) + 2 if pixel_um < max(spacing_um) else 1
     if steps > 1 and len(points_um):
         # 26 neighbours of a voxel are at most the square root of 3 voxels away.
         pairs = cKDTree(points_um / np.asarray(spacing_um)).query_pairs(1.8, output_type="ndarray")

@@ -12,12 +12,16 @@ from matplotlib.figure import Figure as Drawing
 
 from vasculome.report import charts, colors, figures
 from vasculome.report.album import Album
+from vasculome.report.distribution import Distribution
 from vasculome.report.projections import Volume
-from vasculome.report.sources import MAX_MAP_VOXELS, MAX_VOXELS, read_volume
+from vasculome.report.sources import MAX_MAP_VOXELS, MAX_VOXELS, picture_level, read_volume
 from vasculome.storage.omezarr import open_image
-from vasculome.storage.tables import read_table
+from vasculome.storage.tables import iter_parts
 
-IMAGE, MASK, SKELETON = "image.ome.zarr", "mask.ome.zarr", "skeleton.parquet"
+IMAGE, MASK, POINTS = "image.ome.zarr", "mask.ome.zarr", "skeleton_points"
+
+RADIUS_BIN_UM = 0.25
+"""As the stage counts radii, so that both give the same median."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,9 @@ def vessel_album(folder: Path) -> Album:
     album.add(
         "radius_histogram",
         what="histogram of radii",
-        needs=[folder / SKELETON, folder / IMAGE],
+        needs=[folder / POINTS, folder / IMAGE],
         draw=functools.partial(_draw_radii, folder),
-        caption="Radii along the skeleton: median (line) and quartiles (band).",
+        caption="Radii by the length of vessel that has them: median (line) and quartiles (band).",
         alt="Histogram of vessel radius in micrometres with its median.",
     )
     return album
@@ -72,7 +76,7 @@ def vessel_album(folder: Path) -> Album:
 
 def _overview(album: Album, folder: Path) -> None:
     with_mask = album.has([folder / MASK], what="picture of the vessel mask")
-    with_skeleton = album.has([folder / SKELETON], what="picture of the skeleton")
+    with_skeleton = album.has([folder / POINTS], what="picture of the skeleton")
 
     def draw() -> Drawing:
         return figures.microscopy_overview(
@@ -94,12 +98,28 @@ def _overview(album: Album, folder: Path) -> None:
 
 
 def _skeleton(folder: Path) -> figures.Skeleton:
-    table = read_table(folder / SKELETON, ["z_um", "y_um", "x_um", "radius_um"])
-    spec = open_image(folder / IMAGE).spec
-    points = np.stack([table[f"{axis}_um"] for axis in "zyx"], axis=1)
-    # Tables hold positions in the animal; pictures begin at voxel 0.
-    origin = np.asarray(spec.origin_um or (0.0, 0.0, 0.0))
-    return figures.Skeleton(points - origin, table["radius_um"], spec.spacing_um)
+    """Return the skeleton on the grid of the picture, the widest vessel of each voxel.
+
+    Read part by part, so that a whole brain's skeleton takes no more memory than its picture.
+    """
+    image = open_image(folder / IMAGE)
+    level = picture_level(image, max_voxels=MAX_VOXELS)
+    shape, finest = image.levels[level], np.asarray(image.spec.spacing_um)
+    spacing = finest * image.spec.levels[level].factors
+    # Tables hold positions in the animal; pictures begin at the corner of voxel 0.
+    corner = np.asarray(image.spec.origin_um or (0.0, 0.0, 0.0)) - finest / 2
+    voxels, radii = [], []
+    for part in iter_parts(folder / POINTS, ["z_um", "y_um", "x_um", "radius_um"]):
+        position = np.stack([part[f"{axis}_um"] for axis in "zyx"], axis=1)
+        voxel = np.clip(((position - corner) / spacing).astype(np.int64), 0, np.array(shape) - 1)
+        flat = np.ravel_multi_index(tuple(voxel.T), shape)
+        order = np.lexsort((-part["radius_um"], flat))
+        unique, first = np.unique(flat[order], return_index=True)
+        voxels.append(np.stack(np.unravel_index(unique, shape), axis=1))
+        radii.append(part["radius_um"][order][first])
+    return figures.Skeleton(
+        np.concatenate(voxels) * spacing, np.concatenate(radii), tuple(spacing.tolist())
+    )
 
 
 def _draw_map(path: Path, chosen: _Map) -> Drawing:
@@ -113,14 +133,17 @@ def _draw_map(path: Path, chosen: _Map) -> Drawing:
 
 
 def _draw_radii(folder: Path) -> Drawing | str:
-    radius = read_table(folder / SKELETON, ["radius_um"])["radius_um"]
-    if radius.size == 0:
+    radii = Distribution.empty(bin_width=RADIUS_BIN_UM)
+    for part in iter_parts(folder / POINTS, ["radius_um", "length_um"]):
+        radii = radii.add(part["radius_um"], weight=part["length_um"])
+    if not radii.weight.any():
         return "the skeleton is empty"
     return charts.histogram(
-        radius,
+        radii,
         title="Vessel radius",
         label="radius",
         unit="µm",
-        counted="skeleton voxels",
-        bin_width=0.5 * min(open_image(folder / IMAGE).spec.spacing_um),
+        counted="vessel length",
+        values="points of the skeleton",
+        narrowest_bar=0.5 * min(open_image(folder / IMAGE).spec.spacing_um),
     )

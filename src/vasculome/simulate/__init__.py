@@ -1,0 +1,1 @@
+"""Simulated vessels, microscope images and ultrasound acquisitions, with their truth."""

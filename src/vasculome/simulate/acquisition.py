@@ -47,7 +47,7 @@ def make_iq(
     Yields
     ------
     numpy.ndarray
-        Complex64 (frames, \\*shape), ``block_frames`` of them but for the last.
+        Complex64 (frames, z, [y,] x), ``block_frames`` of them but for the last.
     """
     tissue = Tissue(
         shape,

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from vasculome.simulate.bubbles import BubbleTable, assemble
 from vasculome.simulate.trees import Float, Int, VesselGraph

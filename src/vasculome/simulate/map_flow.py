@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,14 +33,14 @@ class FlowField:
     Attributes
     ----------
     density
-        Float64 (\\*shape): where bubbles are, relative; 0 outside vessels.
+        Float64 (z, [y,] x): where bubbles are, relative; 0 outside vessels.
     speed_mm_s
-        Float64 (\\*shape).
+        Float64 (z, [y,] x).
     direction
-        Float64 (\\*shape, ndim): unit vector downstream; 0 outside vessels.
+        Float64 (z, [y,] x, ndim): unit vector downstream; 0 outside vessels.
     growth_per_s
-        Float64 (\\*shape): rate at which the density must gain (positive) or lose bubbles for it to
-        stay as it is, relative to the density: the divergence of density x velocity over density.
+        Float64 (z, [y,] x): rate at which the density must gain (positive) or lose bubbles to
+        stay as it is, relative to itself: the divergence of density x velocity over density.
     pixel_um
         Pixel size along each axis.
     """
@@ -194,7 +193,8 @@ def _follow(
     where, velocity = np.empty((first_row[-1], 3)), np.empty((first_row[-1], 3))
     _drift(
         direction, field.speed_mm_s.reshape(lift), -field.growth_per_s.reshape(lift), pixel,
-        start_zyx, birth, luck, 1 / lifetime_s, 1 / frame_rate_hz, first_row, frame, where, velocity,
+        start_zyx, birth, luck, 1 / lifetime_s, 1 / frame_rate_hz, first_row, frame, where,
+        velocity,
     )  # fmt: skip
     kept = frame >= 0
     bubble = np.repeat(np.arange(len(start)), np.diff(first_row))[kept]
@@ -279,50 +279,51 @@ def _drift(
     velocity: Float,
 ) -> None:
     """Follow each bubble from its birth until it uses up its luck or leaves; fill its rows."""
-    shape = np.array(speed_mm_s.shape)
+    n_z, n_y, n_x = speed_mm_s.shape
+    stride_um = _SUBSTEP * pixel_um.min()
     for i in range(len(start)):
-        p, left = start[i].copy(), luck[i]
-        heading = np.zeros(3)
-        now = np.ceil(birth[i])
+        pz, py, px = start[i]
+        hz = hy = hx = 0.0
+        left, now = luck[i], np.ceil(birth[i])
         left_s = (now - birth[i]) * frame_s
         row, stop = first_row[i], first_row[i + 1]
         while row < stop:
+            z, y, x = int(np.rint(pz)), int(np.rint(py)), int(np.rint(px))
+            if min(z, y, x) < 0 or z >= n_z or y >= n_y or x >= n_x or speed_mm_s[z, y, x] <= 0:
+                break
+            if hz == hy == hx == 0.0:
+                hz, hy, hx = direction[z, y, x]
             # Direction and speed between pixel centres; axes have no sign but the bubble's own.
-            low = np.floor(p)
-            ahead, total, speed, loss = np.zeros(3), 0.0, 0.0, 0.0
-            nearest = np.rint(p).astype(np.int64)
-            if (nearest < 0).any() or (nearest >= shape).any():
-                break
-            z, y, x = nearest
-            if speed_mm_s[z, y, x] <= 0:
-                break
-            if (heading == 0).all():
-                heading = direction[z, y, x].copy()
+            az = ay = ax = total = speed = loss = 0.0
             for corner in range(8):
-                z = int(low[0]) + (corner >> 2)
-                y = int(low[1]) + ((corner >> 1) & 1)
-                x = int(low[2]) + (corner & 1)
-                if min(z, y, x) < 0 or z >= shape[0] or y >= shape[1] or x >= shape[2]:
+                z = int(np.floor(pz)) + (corner >> 2)
+                y = int(np.floor(py)) + ((corner >> 1) & 1)
+                x = int(np.floor(px)) + (corner & 1)
+                if min(z, y, x) < 0 or z >= n_z or y >= n_y or x >= n_x:
                     continue
                 if speed_mm_s[z, y, x] <= 0:
                     continue
-                w = (1 - abs(p[0] - z)) * (1 - abs(p[1] - y)) * (1 - abs(p[2] - x))
-                sign = 1.0 if (direction[z, y, x] * heading).sum() >= 0 else -1.0
-                ahead += w * sign * direction[z, y, x]
+                w = (1 - abs(pz - z)) * (1 - abs(py - y)) * (1 - abs(px - x))
+                dz, dy, dx = direction[z, y, x]
+                sign = w if dz * hz + dy * hy + dx * hx >= 0 else -w
+                az, ay, ax = az + sign * dz, ay + sign * dy, ax + sign * dx
                 total += w
                 speed += w * speed_mm_s[z, y, x]
                 loss += w * loss_per_s[z, y, x]
-            heading = ahead / max(np.sqrt((ahead**2).sum()), 1e-12)
-            speed_um_s = 1e3 * speed / total
+            norm = max(np.sqrt(az * az + ay * ay + ax * ax), 1e-12)
+            hz, hy, hx = az / norm, ay / norm, ax / norm
+            speed /= total
             if left_s <= 0:
                 frame[row] = int(now)
-                where[row] = p
-                velocity[row] = 1e-3 * speed_um_s * heading
+                where[row] = pz, py, px
+                velocity[row] = speed * hz, speed * hy, speed * hx
                 row += 1
                 now += 1
                 left_s = frame_s
-            step_s = min(left_s, _SUBSTEP * pixel_um.min() / max(speed_um_s, 1e-9))
-            p += heading * speed_um_s * step_s / pixel_um
+            step_s = min(left_s, stride_um / (1e3 * speed))
+            pz += 1e3 * speed * step_s * hz / pixel_um[0]
+            py += 1e3 * speed * step_s * hy / pixel_um[1]
+            px += 1e3 * speed * step_s * hx / pixel_um[2]
             left_s -= step_s
             left -= step_s * (death_per_s + max(0.0, loss / total))
             if left <= 0:

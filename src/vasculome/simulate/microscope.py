@@ -1,4 +1,4 @@
-"""Light-sheet images of vessels: staining, tissue background, optics and camera; and their tiles."""
+"""Light-sheet images of vessels, from staining to camera, and the tiles that they are cut into."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class VesselGraph:
 
     @property
     def mean_speed_mm_s(self) -> Float:
-        """Mean speed over each edge's lumen, flow / area (Poiseuille: half the speed at its axis)."""
+        """Mean speed in each edge, flow / area; by Poiseuille, half the speed at its axis."""
         return 1e-3 * self.flow_um3_s / (math.pi * self.radius_um**2)
 
     @property
@@ -174,6 +174,15 @@ def merge(graphs: Sequence[VesselGraph]) -> VesselGraph:
 
 
 @njit(cache=True)
+def _apart(a: Float, b: Float) -> float:
+    """Return the distance of two points."""
+    square = 0.0
+    for d in range(len(a)):
+        square += (a[d] - b[d]) ** 2
+    return np.sqrt(square)
+
+
+@njit(cache=True)
 def _spread_out(candidates: Float) -> Float:
     """Choose from each row the candidate farthest from those already chosen."""
     chosen = np.empty((candidates.shape[0], candidates.shape[2]))
@@ -182,7 +191,7 @@ def _spread_out(candidates: Float) -> Float:
         for j in range(candidates.shape[1]):
             nearest = np.inf
             for k in range(i):
-                nearest = min(nearest, ((candidates[i, j] - chosen[k]) ** 2).sum())
+                nearest = min(nearest, _apart(candidates[i, j], chosen[k]))
             if nearest > best:
                 best = nearest
                 chosen[i] = candidates[i, j]
@@ -190,15 +199,30 @@ def _spread_out(candidates: Float) -> Float:
 
 
 @njit(cache=True)
-def _branching_point(a: Float, b: Float, c: Float, weight: Float) -> Float:
+def _distance_to_edge(point: Float, a: Float, b: Float) -> float:
+    """Return the distance of a point to a straight edge."""
+    dot = square = 0.0
+    for d in range(len(a)):
+        dot += (point[d] - a[d]) * (b[d] - a[d])
+        square += (b[d] - a[d]) ** 2
+    along = min(max(dot / (square + 1e-12), 0.0), 1.0)
+    square = 0.0
+    for d in range(len(a)):
+        square += (point[d] - a[d] - along * (b[d] - a[d])) ** 2
+    return np.sqrt(square)
+
+
+@njit(cache=True)
+def _branching_point(a: Float, b: Float, c: Float, weight_a: float, weight_b: float) -> Float:
     """Return the point of least weighted distance to three (Weiszfeld), kept off the corners."""
-    middle = (a + b + c) / 3
-    point = middle.copy()
+    point = (a + b + c) / 3
+    middle = point.copy()
     for _ in range(30):
-        wa = weight[0] / (np.sqrt(((point - a) ** 2).sum()) + 1e-9)
-        wb = weight[1] / (np.sqrt(((point - b) ** 2).sum()) + 1e-9)
-        wc = weight[2] / (np.sqrt(((point - c) ** 2).sum()) + 1e-9)
-        point = (wa * a + wb * b + wc * c) / (wa + wb + wc)
+        wa = weight_a / (_apart(point, a) + 1e-9)
+        wb = weight_b / (_apart(point, b) + 1e-9)
+        wc = 1.0 / (_apart(point, c) + 1e-9)
+        for d in range(len(point)):
+            point[d] = (wa * a[d] + wb * b[d] + wc * c[d]) / (wa + wb + wc)
     return 0.9 * point + 0.1 * middle
 
 
@@ -217,24 +241,19 @@ def _construct(terminals: Float, inlet: Float) -> tuple[Float, Int, Int]:
     for t in range(1, n):
         new = terminals[t]
         for i in range(1, used):
-            a, b = nodes[parent[i]], nodes[i]
-            along = ((new - a) * (b - a)).sum() / (((b - a) ** 2).sum() + 1e-12)
-            along = min(max(along, 0.0), 1.0)
-            distance[i] = ((new - a - along * (b - a)) ** 2).sum()
+            distance[i] = _distance_to_edge(new, nodes[parent[i]], nodes[i])
         best_cost, best_edge, best_point = np.inf, 0, inlet
         for i in (np.argsort(distance[1:used]) + 1)[:_NEAREST_EDGES]:
-            a, b, m = nodes[parent[i]], nodes[i], leaves[i]
-            weight = np.array([(m + 1.0) ** (2 / 3), m ** (2 / 3), 1.0])
-            point = _branching_point(a, b, new, weight)
-            cost = (
-                weight[0] * np.sqrt(((point - a) ** 2).sum())
-                + weight[1] * (np.sqrt(((point - b) ** 2).sum()) - np.sqrt(((b - a) ** 2).sum()))
-                + np.sqrt(((point - new) ** 2).sum())
-            )
+            # Volume goes with radius² and length, radius³ with the leaves that a vessel feeds.
+            a, b = nodes[parent[i]], nodes[i]
+            before, after = leaves[i] ** (2 / 3), (leaves[i] + 1.0) ** (2 / 3)
+            point = _branching_point(a, b, new, after, before)
+            cost = after * _apart(point, a) + before * (_apart(point, b) - _apart(a, b))
+            cost += _apart(point, new)
             up = parent[i]
             while parent[up] >= 0 and cost < best_cost:
-                length = np.sqrt(((nodes[up] - nodes[parent[up]]) ** 2).sum())
-                cost += length * ((leaves[up] + 1.0) ** (2 / 3) - leaves[up] ** (2 / 3))
+                wider = (leaves[up] + 1.0) ** (2 / 3) - leaves[up] ** (2 / 3)
+                cost += wider * _apart(nodes[up], nodes[parent[up]])
                 up = parent[up]
             if cost < best_cost:
                 best_cost, best_edge, best_point = cost, i, point
@@ -247,7 +266,6 @@ def _construct(terminals: Float, inlet: Float) -> tuple[Float, Int, Int]:
             leaves[up] += 1
             up = parent[up]
         used += 2
-    leaves[0] = n
     return nodes, parent, leaves
 
 

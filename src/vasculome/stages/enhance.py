@@ -38,21 +38,22 @@ def run(job: Job) -> Outcome:
     """Write ``candidates.ome.zarr``: 0 background, 1 weak, 2 strong."""
     image = open_image(job.folder / IMAGE)
     intensity = job.manifest("normalize")["summary"]
-    built = build_image(
-        job,
-        CANDIDATES,
-        like(image.spec, dtype="uint8", quantity="vessel candidate: 1 weak, 2 strong"),
-        functools.partial(
-            _enhance,
-            source=image,
-            chosen=job.config.microscopy.segment,
-            low=intensity["low"],
-            high=intensity["high"],
-        ),
-        TileGrid(Box.of_shape(image.spec.shape), image.spec.shard, _halo(job)),
-        label="enhance",
-    )
-    return Outcome(built.content, built.totals("weak_voxels", "strong_voxels"))
+    with job.cluster() as cluster:
+        built = build_image(
+            job,
+            CANDIDATES,
+            like(image.spec, dtype="uint8", quantity="vessel candidate: 1 weak, 2 strong"),
+            functools.partial(
+                _enhance,
+                source=image,
+                chosen=job.config.microscopy.segment,
+                low=intensity["low"],
+                high=intensity["high"],
+            ),
+            TileGrid(Box.of_shape(image.spec.shape), image.spec.shard, _halo(job)),
+            cluster=cluster,
+        )
+    return Outcome(built.content, built.totals("weak_voxels", "strong_voxels"), (CANDIDATES,))
 
 
 def _halo(job: Job) -> tuple[int, ...]:

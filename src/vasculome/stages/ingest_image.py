@@ -71,14 +71,15 @@ def run(job: Job) -> Outcome:
         name=job.sample.sample,
         unit_attributes={"quantity": "intensity", "unit": "counts"},
     )
-    built = build_image(
-        job,
-        IMAGE,
-        spec,
-        functools.partial(_copy, volumes=volumes),
-        TileGrid(Box.of_shape(shape), _slab_shape(job, shape, raw.dtype), (0, 0, 0)),
-        label="ingest_image",
-    )
+    with job.cluster() as cluster:
+        built = build_image(
+            job,
+            IMAGE,
+            spec,
+            functools.partial(_copy, volumes=volumes),
+            TileGrid(Box.of_shape(shape), _slab_shape(job, shape, raw.dtype), (0, 0, 0)),
+            cluster=cluster,
+        )
     records = [result.record for result in built.results.values()]
     return Outcome(
         built.content,
@@ -93,6 +94,7 @@ def run(job: Job) -> Outcome:
             ],
             "megabytes": round(math.prod(shape) * np.dtype(raw.dtype).itemsize / 1e6, 1),
         },
+        (IMAGE,),
     )
 
 

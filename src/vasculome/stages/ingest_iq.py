@@ -92,6 +92,7 @@ def run(job: Job) -> Outcome:
             "wavelength_um": metadata["wavelength_um"],
             "megabytes": round(math.prod(raw.shape) * 8 / 1e6, 1),
         },
+        (IQ,),
     )
 
 

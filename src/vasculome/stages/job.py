@@ -11,7 +11,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +32,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage has made: a checksum over its outputs, and the numbers for the report."""
+    """What a stage has made: a checksum over its outputs, numbers for the report, and stores."""
 
     content: str
     summary: dict[str, Any]
+    stores: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -148,21 +149,31 @@ def check_raw(config: RunConfig, sample: Sample) -> None:
 def run_stage(
     stage: str, *, config: Mapping[str, Any], sample: str, threads: int, log_path: str
 ) -> None:
-    """Run one stage of one sample and write its manifest last; the body of a workflow script.
+    """Run one stage of one sample and write its manifest last; the body of a workflow script."""
+    run_logged(
+        _run_stage, stage=stage, config=config, sample=sample, threads=threads, log_path=log_path
+    )
+
+
+def run_logged(work: Callable[..., None], *, log_path: str, **arguments: Any) -> None:
+    """Call ``work(**arguments)`` with its log lines in ``log_path``.
 
     A fault of the user's ends in one line in the log and exit status 1, without a traceback.
     """
     _log_to(Path(log_path))
     try:
-        run, samples = load_run(config)
-        job = Job(stage, run, next(s for s in samples if s.sample == sample), threads)
-        execute(job)
+        work(**arguments)
     except UserError as error:
         log.error("%s", error)
         sys.exit(1)
     except Exception:
-        log.exception("stage %s of sample %s failed", stage, sample)
+        log.exception("%s failed", arguments.get("stage", work.__name__))
         sys.exit(1)
+
+
+def _run_stage(stage: str, config: Mapping[str, Any], sample: str, threads: int) -> None:
+    run, samples = load_run(config)
+    execute(Job(stage, run, next(s for s in samples if s.sample == sample), threads))
 
 
 def execute(job: Job) -> Outcome:
@@ -193,6 +204,7 @@ def execute(job: Job) -> Outcome:
             "digest": job.digest(),
             "content": outcome.content,
             "summary": outcome.summary,
+            "stores": list(outcome.stores),
         },
     )
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000

@@ -75,6 +75,7 @@ def run(job: Job) -> Outcome:
             "detections": detections,
             "detections_per_frame": round(detections / iq.shape[0], 2),
         },
+        (DETECTIONS,),
     )
 
 

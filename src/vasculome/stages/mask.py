@@ -41,6 +41,8 @@ def run(job: Job) -> Outcome:
     spec = candidates.spec
     grid = TileGrid(Box.of_shape(spec.shape), spec.shard, (0, 0, 0))
     folder = job.folder / COMPONENTS
+    min_um3 = job.config.microscopy.segment.min_object_um3
+    min_voxels = max(1, math.ceil(min_um3 / math.prod(spec.spacing_um)))
     with job.cluster() as cluster:
         map_tiles(
             functools.partial(_summarize, candidates=candidates, folder=folder),
@@ -49,23 +51,21 @@ def run(job: Job) -> Outcome:
             store=folder,
             digest=job.digest(),
             cluster=cluster,
-            label="components",
+            label=COMPONENTS,
             bytes_per_tile=math.prod(spec.shard),
         )
-    min_um3 = job.config.microscopy.segment.min_object_um3
-    min_voxels = max(1, math.ceil(min_um3 / math.prod(spec.spacing_um)))
-    table = join(_summaries(folder, grid), grid)
-    kept = keep(table, min_voxels=min_voxels, need_strong=True)
-    for tile in grid:
-        write_bundle(_kept_path(folder, tile), {"kept": kept[tile.index]})
-    built = build_image(
-        job,
-        MASK,
-        like(spec, dtype="uint8", quantity="vessel"),
-        functools.partial(_select, candidates=candidates, folder=folder),
-        grid,
-        label="mask",
-    )
+        table = join(_summaries(folder, grid), grid)
+        kept = keep(table, min_voxels=min_voxels, need_strong=True)
+        for tile in grid:
+            write_bundle(_kept_path(folder, tile), {"kept": kept[tile.index]})
+        built = build_image(
+            job,
+            MASK,
+            like(spec, dtype="uint8", quantity="vessel"),
+            functools.partial(_select, candidates=candidates, folder=folder),
+            grid,
+            cluster=cluster,
+        )
     voxels = built.totals("voxels")["voxels"]
     wanted = (table.sizes >= min_voxels) & table.has_strong
     return Outcome(
@@ -77,6 +77,7 @@ def run(job: Job) -> Outcome:
             "vessel_voxels": voxels,
             "vessel_fraction_percent": round(100 * voxels / math.prod(spec.shape), 3),
         },
+        (COMPONENTS, MASK),
     )
 
 

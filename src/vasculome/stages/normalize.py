@@ -57,7 +57,9 @@ def run(job: Job) -> Outcome:
         counts, lower_percent=chosen.lower_percent, upper_percent=chosen.upper_percent
     )
     return Outcome(
-        content_of(results.values()), {"low": low, "high": high, "constant": low == high}
+        content_of(results.values()),
+        {"low": low, "high": high, "constant": low == high},
+        (HISTOGRAM,),
     )
 
 

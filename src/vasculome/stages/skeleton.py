@@ -54,20 +54,21 @@ def run(job: Job) -> Outcome:
     """Write ``skeleton.ome.zarr`` and the parts of ``skeleton_points``."""
     mask = open_image(job.folder / MASK)
     grid = TileGrid(Box.of_shape(mask.spec.shape), mask.spec.shard, _halo(job))
-    built = build_image(
-        job,
-        SKELETON,
-        like(mask.spec, dtype="uint8", quantity="vessel centre line"),
-        functools.partial(
-            _thin,
-            mask=mask,
-            grid=grid,
-            folder=job.folder / POINTS,
-            max_radius_um=job.config.microscopy.skeleton.max_radius_um,
-        ),
-        grid,
-        label="skeleton",
-    )
+    with job.cluster() as cluster:
+        built = build_image(
+            job,
+            SKELETON,
+            like(mask.spec, dtype="uint8", quantity="vessel centre line"),
+            functools.partial(
+                _thin,
+                mask=mask,
+                grid=grid,
+                folder=job.folder / POINTS,
+                max_radius_um=job.config.microscopy.skeleton.max_radius_um,
+            ),
+            grid,
+            cluster=cluster,
+        )
     totals = built.totals("points", "length_um", "unfinished")
     if totals["unfinished"]:
         log.warning(
@@ -87,6 +88,7 @@ def run(job: Job) -> Outcome:
             "points": totals["points"],
             "tiles_wider_than_max_radius": totals["unfinished"],
         },
+        (SKELETON,),
     )
 
 

@@ -65,7 +65,7 @@ def run(job: Job) -> Outcome:
         digest=job.digest(),
         label="track",
     )
-    return Outcome(content_of(results.values()), _summary(job, folder))
+    return Outcome(content_of(results.values()), _summary(job, folder), (TRACKS,))
 
 
 def _link(

@@ -67,13 +67,6 @@ def run(job: Job) -> Outcome:
         name=job.sample.sample,
     )
     specs = {name: _named(spec, name, unit) for name, (_, unit) in _maps_of(axes).items()}
-    built = build_maps(
-        job,
-        specs,
-        functools.partial(_render, folder=job.folder / TRACKS, spec=spec),
-        TileGrid(Box.of_shape(spec.shape), spec.shard, (0,) * len(axes)),
-        label="ulm_maps",
-    )
     frame = dataclasses.replace(
         _named(spec, "power_doppler", "counts²"),
         shape=iq.shape[1:],
@@ -82,14 +75,22 @@ def run(job: Job) -> Outcome:
         shard=iq.shape[1:],
         reduce="mean",
     )
-    power = build_image(
-        job,
-        f"{MAPS}/power_doppler.ome.zarr",
-        frame,
-        functools.partial(_write_power, folder=job.folder / DETECTIONS),
-        TileGrid(Box.of_shape(frame.shape), frame.shard, (0,) * len(axes)),
-        label="power_doppler",
-    )
+    with job.cluster() as cluster:
+        built = build_maps(
+            job,
+            specs,
+            functools.partial(_render, folder=job.folder / TRACKS, spec=spec),
+            TileGrid(Box.of_shape(spec.shape), spec.shard, (0,) * len(axes)),
+            cluster=cluster,
+        )
+        power = build_image(
+            job,
+            f"{MAPS}/power_doppler.ome.zarr",
+            frame,
+            functools.partial(_write_power, folder=job.folder / DETECTIONS),
+            TileGrid(Box.of_shape(frame.shape), frame.shard, (0,) * len(axes)),
+            cluster=cluster,
+        )
     crossed = built.totals("crossed")["crossed"]
     return Outcome(
         digest_of([built.content, power.content]),
@@ -98,6 +99,7 @@ def run(job: Job) -> Outcome:
             "pixel_um": round(pixel_um, 4),
             "saturation_percent": round(100 * crossed / math.prod(spec.shape), 3),
         },
+        (*built.stores, *power.stores),
     )
 
 

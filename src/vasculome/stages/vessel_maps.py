@@ -54,21 +54,25 @@ def run(job: Job) -> Outcome:
     mask = open_image(job.folder / MASK)
     factor = _factor(job)
     spec = _map_spec(mask.spec, factor)
-    built = build_maps(
-        job,
-        {
-            name: dataclasses.replace(
-                spec, name=name, unit_attributes={"quantity": name.replace("_", " "), "unit": unit}
-            )
-            for name, unit in _UNITS.items()
-        },
-        functools.partial(_measure, mask=mask, factor=factor, folder=job.folder / POINTS),
-        TileGrid(Box.of_shape(spec.shape), spec.shard, (0, 0, 0)),
-        label="vessel_maps",
-    )
+    with job.cluster() as cluster:
+        built = build_maps(
+            job,
+            {
+                name: dataclasses.replace(
+                    spec,
+                    name=name,
+                    unit_attributes={"quantity": name.replace("_", " "), "unit": unit},
+                )
+                for name, unit in _UNITS.items()
+            },
+            functools.partial(_measure, mask=mask, factor=factor, folder=job.folder / POINTS),
+            TileGrid(Box.of_shape(spec.shape), spec.shard, (0, 0, 0)),
+            cluster=cluster,
+        )
     return Outcome(
         built.content,
         {"map_shape_zyx": list(spec.shape), "map_voxel_um": list(spec.spacing_um)},
+        built.stores,
     )
 
 

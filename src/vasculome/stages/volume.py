@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vasculome.compute.blocks import TileResult, map_tiles
+from vasculome.compute.cluster import Cluster
 from vasculome.compute.pyramid import finish_pyramid
 from vasculome.geometry import Tile, TileGrid
 from vasculome.stages.job import Job, content_of
@@ -29,10 +30,11 @@ MAPS = "maps"
 
 @dataclass(frozen=True)
 class Built:
-    """A finished image: what each tile of level 0 recorded, and a checksum over all files."""
+    """Finished images: what each tile of level 0 recorded, and a checksum over all files."""
 
     results: Mapping[str, TileResult]
     content: str
+    stores: tuple[str, ...]
 
     def totals(self, *names: str) -> dict[str, Any]:
         """Return the sums over tiles of the records called ``names``."""
@@ -40,14 +42,20 @@ class Built:
 
 
 def build_image(
-    job: Job, name: str, spec: ImageSpec, work: TileWork, grid: TileGrid, *, label: str
+    job: Job,
+    name: str,
+    spec: ImageSpec,
+    work: TileWork,
+    grid: TileGrid,
+    *,
+    cluster: Cluster,
 ) -> Built:
     """Write the image ``name`` of the job's sample, tile by tile, then its coarse levels.
 
     Parameters
     ----------
     job
-        Whose folder, workers and digest are used.
+        Whose folder, digest and name are used.
     name
         Of the store in the sample's folder.
     spec
@@ -56,15 +64,15 @@ def build_image(
         Called with the image and each tile of ``grid``, on a worker; must be picklable.
     grid
         Tiles whose cores are whole shards of the image.
-    label
-        For the progress.
+    cluster
+        Workers.
     """
     image = create_image(job.folder / name, spec)
-    return _build(job, image.path, [image], functools.partial(work, image), grid, label=label)
+    return _build(job, image.path, [image], functools.partial(work, image), grid, cluster=cluster)
 
 
 def build_maps(
-    job: Job, specs: Mapping[str, ImageSpec], work: MapsWork, grid: TileGrid, *, label: str
+    job: Job, specs: Mapping[str, ImageSpec], work: MapsWork, grid: TileGrid, *, cluster: Cluster
 ) -> Built:
     """Write several maps on one grid, all maps of a tile at once, then their coarse levels.
 
@@ -75,7 +83,7 @@ def build_maps(
     folder = job.folder / MAPS
     images = {name: create_image(map_path(folder, name), spec) for name, spec in specs.items()}
     write = functools.partial(_write_maps, images=images, work=work)
-    return _build(job, folder, list(images.values()), write, grid, label=label)
+    return _build(job, folder, list(images.values()), write, grid, cluster=cluster)
 
 
 def map_path(folder: Path, name: str) -> Path:
@@ -100,26 +108,28 @@ def _build(
     work: Callable[[Tile], TileResult],
     grid: TileGrid,
     *,
-    label: str,
+    cluster: Cluster,
 ) -> Built:
+    store = store.absolute()
     digest = job.digest()
     tile_voxels = math.prod(grid.core_shape)
-    with job.cluster() as cluster:
-        results = map_tiles(
-            work,
-            grid,
-            total=len(grid),
-            store=store,
-            digest=digest,
-            cluster=cluster,
-            label=label,
-            bytes_per_tile=sum(tile_voxels * np.dtype(i.spec.dtype).itemsize for i in images),
-        )
-        files = list(results.values())
-        for image in images:
-            coarse = finish_pyramid(image, digest=digest, cluster=cluster, label=label)
-            files.extend(coarse.values())
-    return Built(results, content_of(files))
+    results = map_tiles(
+        work,
+        grid,
+        total=len(grid),
+        store=store,
+        digest=digest,
+        cluster=cluster,
+        label=store.name,
+        bytes_per_tile=sum(tile_voxels * np.dtype(i.spec.dtype).itemsize for i in images),
+    )
+    files = list(results.values())
+    for image in images:
+        coarse = finish_pyramid(image, digest=digest, cluster=cluster, label=image.path.name)
+        files.extend(coarse.values())
+    paths = dict.fromkeys([store, *(image.path for image in images)])
+    stores = tuple(str(path.relative_to(job.folder.absolute())) for path in paths)
+    return Built(results, content_of(files), stores)
 
 
 def like(spec: ImageSpec, *, dtype: str, quantity: str) -> ImageSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ class ShardedArray:
             raise ValueError(f"{box} is empty or beyond an array of shape {self.shape}")
 
 
-def create_array(  # noqa: PLR0917 - the shape of an array, as in zarr
+def create_array(
     path: Path,
     shape: tuple[int, ...],
     dtype: str,
@@ -157,7 +158,8 @@ def create_array(  # noqa: PLR0917 - the shape of an array, as in zarr
     metadata = array_metadata(
         shape=shape, dtype=dtype, chunk=fitted_chunk, shard=fitted_shard, axes=axes
     )
-    make_store(Path(path), {"zarr.json": {**metadata, "attributes": attributes}})
+    plain = json.loads(json.dumps({**metadata, "attributes": attributes}, allow_nan=False))
+    make_store(Path(path), {"": plain})
     return open_array(path)
 
 

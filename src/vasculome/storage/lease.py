@@ -14,6 +14,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -51,11 +52,15 @@ class Holder:
         started = psutil.Process().create_time()
         return cls(socket.gethostname(), os.getpid(), started, secrets.token_hex(8))
 
+    def is_here(self) -> bool:
+        """Tell whether it is a process of this machine."""
+        return self.host == socket.gethostname()
+
     def is_alive(self, *, silent_s: float) -> bool:
         """Tell whether the holder may still write, its last heartbeat ``silent_s`` ago."""
         if self.pid == 0:
             return False
-        if self.host != socket.gethostname():
+        if not self.is_here():
             return silent_s < STALE_AFTER_S
         try:
             process = psutil.Process(self.pid)
@@ -64,6 +69,14 @@ class Holder:
             return same and bool(process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
+
+
+def read_holders(folder: Path) -> Iterator[tuple[Path, Holder]]:
+    """Yield every store anywhere below ``folder`` that a live process holds, and that process."""
+    for path in sorted(Path(folder).rglob("*.lease.json")):
+        found = _read(path)
+        if found is not None and found[0].is_alive(silent_s=found[1]):
+            yield path.with_name(path.name.removesuffix(".lease.json")), found[0]
 
 
 class Lease:

@@ -6,10 +6,12 @@ here and beside it takes the number of dimensions from the columns that are ther
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-Table = dict[str, NDArray[np.generic]]
+Table = dict[str, NDArray[Any]]
 """Columns by name; all 1-D and of one length."""
 
 

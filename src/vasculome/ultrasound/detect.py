@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -72,8 +73,8 @@ def find_peaks(
     margin = widths(half_width, magnitude_t.ndim - 1)
     if max_per_frame is not None and max_per_frame < 0:
         raise ValueError(f"max_per_frame must not be negative: {max_per_frame}")
-    flat = np.asarray(_regional_maxima(frames, threshold, *margin))
-    frame, voxel = np.divmod(flat, frames[0].size)
+    flat = np.array(_regional_maxima(frames, float(threshold), *margin), dtype=np.int64)
+    frame, voxel = np.divmod(flat, math.prod(frames.shape[1:]))
     if max_per_frame is not None:
         brightness = frames.reshape(len(frames), -1)[frame, voxel]
         by_brightness = np.lexsort((-brightness, frame))
@@ -84,12 +85,12 @@ def find_peaks(
     return np.stack([frame, *index], axis=1).astype(np.int64)
 
 
-def as_volumes(magnitude_t: NDArray[np.floating]) -> NDArray[np.floating]:
-    """View frames as (t, z, y, x), with one plane along y where they are 2-D."""
+def as_volumes(magnitude_t: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return frames as float32 (t, z, y, x), with one plane along y where they are 2-D."""
     if magnitude_t.ndim not in (3, 4):
         raise ValueError(f"frames must have axes (t, z, [y,] x), not shape {magnitude_t.shape}")
     volumes = magnitude_t[:, :, None, :] if magnitude_t.ndim == 3 else magnitude_t
-    return np.ascontiguousarray(volumes)
+    return np.ascontiguousarray(volumes, dtype=np.float32)
 
 
 def widths(half_width: int | Sequence[int], ndim: int) -> tuple[int, int, int]:

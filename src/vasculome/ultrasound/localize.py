@@ -6,7 +6,7 @@ the shift, and one kernel serves both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
@@ -63,7 +63,7 @@ def radial_symmetry(
     of crowded frames (70 spots of 3 voxels full width in 78 × 118) it raises the error from 0.19
     to 0.22 voxels, and only pays for lone spots below 20 dB.
     """
-    return _localize(_radial_centre, magnitude_t, peaks, half_width, first_frame)
+    return _localize(magnitude_t, peaks, half_width, first_frame, radial=True)
 
 
 def weighted_centroid(
@@ -78,7 +78,7 @@ def weighted_centroid(
     Without taking the minimum off, the ground pulls every position towards the middle of its
     voxel. Parameters, result and errors are those of :func:`radial_symmetry`.
     """
-    return _localize(_weighted_centre, magnitude_t, peaks, half_width, first_frame)
+    return _localize(magnitude_t, peaks, half_width, first_frame, radial=False)
 
 
 def positions_um(
@@ -101,21 +101,19 @@ def positions_um(
     steps = dict(zip(axes, zip(spacing_um, origin_um, strict=True), strict=True))
     return {
         (f"{name}_um" if name in steps else name): (
-            steps[name][1] + steps[name][0] * column if name in steps else column
+            steps[name][1] + steps[name][0] * column.astype(np.float64) if name in steps else column
         )
         for name, column in detections.items()
     }
 
 
-_Kernel = Callable[..., tuple[float, float, float]]
-
-
 def _localize(
-    centre: _Kernel,
     magnitude_t: NDArray[np.floating],
     peaks: NDArray[np.int64],
     half_width: int | Sequence[int],
     first_frame: int,
+    *,
+    radial: bool,
 ) -> Table:
     ndim = magnitude_t.ndim - 1
     frames = as_volumes(magnitude_t)
@@ -130,7 +128,7 @@ def _localize(
     shift = np.empty((len(peaks), 3))
     score = np.empty(len(peaks), np.float32)
     maxima = np.empty(len(peaks), np.int16)
-    _each_patch(centre, frames, voxels, reach, shift, score, maxima)
+    _each_patch(radial, frames, np.ascontiguousarray(voxels), reach, shift, score, maxima)
     limit = (reach + 1) / 2
     kept = (np.abs(shift) <= limit).all(axis=1)
     position = voxels[:, 1:] + shift
@@ -138,7 +136,7 @@ def _localize(
     return {
         "frame": voxels[kept, 0] + first_frame,
         **{name: position[kept, axis_of[name]] for name in axis_names(ndim)},
-        "amplitude": frames[tuple(voxels[kept].T)].astype(np.float32),
+        "amplitude": frames[tuple(voxels[kept].T)],
         "score": score[kept],
         "maxima": maxima[kept],
     }
@@ -146,7 +144,7 @@ def _localize(
 
 @njit(cache=True, nogil=True)
 def _each_patch(
-    centre: _Kernel,
+    radial: bool,
     frames: NDArray[np.floating],
     voxels: NDArray[np.int64],
     reach: NDArray[np.int64],
@@ -159,7 +157,7 @@ def _each_patch(
     for n in range(len(voxels)):
         t, z, y, x = voxels[n]
         patch[:] = frames[t, z - hz : z + hz + 1, y - hy : y + hy + 1, x - hx : x + hx + 1]
-        cz, cy, cx = centre(patch)
+        cz, cy, cx = _radial_centre(patch) if radial else _weighted_centre(patch)
         shift[n, 0], shift[n, 1], shift[n, 2] = cz - hz, cy - hy, cx - hx
         score[n] = _contrast(patch)
         maxima[n] = _count_maxima(patch)
@@ -177,7 +175,9 @@ def _contrast(patch: NDArray[np.float64]) -> float:  # pragma: no cover - compil
                     total += patch[z, y, x]
                     count += 1
     peak = patch[nz // 2, ny // 2, nx // 2]
-    return min(max(1 - total / (count * peak), 0.0), 1.0)
+    if not peak > 0:
+        return 0.0
+    return float(min(max(1 - total / (count * peak), 0.0), 1.0))
 
 
 @njit(cache=True, nogil=True)
@@ -188,18 +188,23 @@ def _count_maxima(patch: NDArray[np.float64]) -> int:  # pragma: no cover - comp
     for z in range(nz):
         for y in range(ny):
             for x in range(nx):
-                here = patch[z, y, x]
-                is_maximum = True
-                for k in range(max(z - 1, 0), min(z + 2, nz)):
-                    for j in range(max(y - 1, 0), min(y + 2, ny)):
-                        for i in range(max(x - 1, 0), min(x + 2, nx)):
-                            before = (k, j, i) < (z, y, x)
-                            there = patch[k, j, i]
-                            if there > here or (before and there == here):
-                                is_maximum = False
-                if is_maximum:
-                    count += 1
+                count += _is_first_maximum(patch, z, y, x)
     return count
+
+
+@njit(cache=True, nogil=True)
+def _is_first_maximum(
+    patch: NDArray[np.float64], z: int, y: int, x: int
+) -> bool:  # pragma: no cover - compiled
+    nz, ny, nx = patch.shape
+    here = patch[z, y, x]
+    for k in range(max(z - 1, 0), min(z + 2, nz)):
+        for j in range(max(y - 1, 0), min(y + 2, ny)):
+            for i in range(max(x - 1, 0), min(x + 2, nx)):
+                there = patch[k, j, i]
+                if there > here or (there == here and (k, j, i) < (z, y, x)):
+                    return False
+    return True
 
 
 @njit(cache=True, nogil=True)
@@ -215,6 +220,8 @@ def _weighted_centre(
                 weight = patch[z, y, x] - ground
                 total += weight
                 sum_z, sum_y, sum_x = sum_z + weight * z, sum_y + weight * y, sum_x + weight * x
+    if total == 0:
+        return np.inf, np.inf, np.inf  # a flat patch has no centre
     return sum_z / total, sum_y / total, sum_x / total
 
 
@@ -223,17 +230,20 @@ def _gradients(patch: NDArray[np.float64]) -> NDArray[np.float64]:  # pragma: no
     """Return the gradient of every cell of 2^d voxels, shape (3, z, y, x)."""
     nz, ny, nx = patch.shape
     dy = 1 if ny > 1 else 0
-    gradients = np.zeros((3, nz - 1, max(ny - 1, 1), nx - 1))
+    gradients = np.empty((3, nz - 1, max(ny - 1, 1), nx - 1))
     for z in range(nz - 1):
         for y in range(gradients.shape[2]):
             for x in range(nx - 1):
+                along_z = along_y = along_x = 0.0
                 for k in range(2):
                     for j in range(dy + 1):
-                        for i in range(2):
-                            value = patch[z + k, y + j, x + i]
-                            gradients[0, z, y, x] += (2 * k - 1) * value
-                            gradients[1, z, y, x] += dy * (2 * j - 1) * value
-                            gradients[2, z, y, x] += (2 * i - 1) * value
+                        left, right = patch[z + k, y + j, x], patch[z + k, y + j, x + 1]
+                        along_z += (2 * k - 1) * (left + right)
+                        along_y += (2 * j - 1) * dy * (left + right)
+                        along_x += right - left
+                gradients[0, z, y, x] = along_z
+                gradients[1, z, y, x] = along_y
+                gradients[2, z, y, x] = along_x
     return gradients
 
 
@@ -248,54 +258,42 @@ def _radial_centre(
     for z in range(cz):
         for y in range(cy):
             for x in range(cx):
-                g = gradients[:, z, y, x]
-                strength = np.sqrt(g[0] ** 2 + g[1] ** 2 + g[2] ** 2)
+                g0, g1, g2 = gradients[0, z, y, x], gradients[1, z, y, x], gradients[2, z, y, x]
+                strength = np.sqrt(g0**2 + g1**2 + g2**2)
                 total += strength
                 mean_z += strength * (z + 0.5)
                 mean_y += strength * (y + half_y)
                 mean_x += strength * (x + 0.5)
     if total == 0:
-        return np.inf, np.inf, np.inf  # a flat patch has no centre
+        return np.inf, np.inf, np.inf
     mean_z, mean_y, mean_x = mean_z / total, mean_y / total, mean_x / total
-    matrix = np.zeros((3, 3))
-    right = np.zeros(3)
-    point = np.zeros(3)
+    m00 = m11 = m22 = m01 = m02 = m12 = r0 = r1 = r2 = 0.0
     for z in range(cz):
         for y in range(cy):
             for x in range(cx):
-                g = gradients[:, z, y, x]
-                square = g[0] ** 2 + g[1] ** 2 + g[2] ** 2
-                if square == 0:
-                    continue
-                point[0], point[1], point[2] = z + 0.5, y + half_y, x + 0.5
-                distance = np.sqrt(
-                    (point[0] - mean_z) ** 2 + (point[1] - mean_y) ** 2 + (point[2] - mean_x) ** 2
+                g0, g1, g2 = gradients[0, z, y, x], gradients[1, z, y, x], gradients[2, z, y, x]
+                square = g0**2 + g1**2 + g2**2
+                pz, py, px = z + 0.5 - mean_z, y + half_y - mean_y, x + 0.5 - mean_x
+                # w (I − ĝĝᵀ) is (|g|² I − ggᵀ) over the distance.
+                far = max(np.sqrt(pz**2 + py**2 + px**2), 1e-6)
+                w00, w11, w22 = (
+                    (square - g0**2) / far,
+                    (square - g1**2) / far,
+                    (square - g2**2) / far,
                 )
-                weight = square / max(distance, 1e-6)
-                for a in range(3):
-                    for b in range(3):
-                        entry = weight * ((a == b) - g[a] * g[b] / square)
-                        matrix[a, b] += entry
-                        right[a] += entry * point[b]
-    return _solve3(matrix, right)
-
-
-@njit(cache=True, nogil=True)
-def _solve3(
-    m: NDArray[np.float64], r: NDArray[np.float64]
-) -> tuple[float, float, float]:  # pragma: no cover - compiled
-    """Solve a symmetric 3 × 3 system by cofactors; infinite where it has no one solution."""
-    c00 = m[1, 1] * m[2, 2] - m[1, 2] * m[2, 1]
-    c01 = m[1, 2] * m[2, 0] - m[1, 0] * m[2, 2]
-    c02 = m[1, 0] * m[2, 1] - m[1, 1] * m[2, 0]
-    determinant = m[0, 0] * c00 + m[0, 1] * c01 + m[0, 2] * c02
-    if not abs(determinant) > 1e-12 * (m[0, 0] + m[1, 1] + m[2, 2]) ** 3:
-        return np.inf, np.inf, np.inf
-    c11 = m[0, 0] * m[2, 2] - m[0, 2] * m[2, 0]
-    c12 = m[0, 1] * m[2, 0] - m[0, 0] * m[2, 1]
-    c22 = m[0, 0] * m[1, 1] - m[0, 1] * m[1, 0]
+                w01, w02, w12 = -g0 * g1 / far, -g0 * g2 / far, -g1 * g2 / far
+                m00, m11, m22 = m00 + w00, m11 + w11, m22 + w22
+                m01, m02, m12 = m01 + w01, m02 + w02, m12 + w12
+                r0 += w00 * pz + w01 * py + w02 * px
+                r1 += w01 * pz + w11 * py + w12 * px
+                r2 += w02 * pz + w12 * py + w22 * px
+    c00, c01, c02 = m11 * m22 - m12**2, m12 * m02 - m01 * m22, m01 * m12 - m11 * m02
+    c11, c12, c22 = m00 * m22 - m02**2, m01 * m02 - m00 * m12, m00 * m11 - m01**2
+    determinant = m00 * c00 + m01 * c01 + m02 * c02
+    if not abs(determinant) > 1e-12 * (m00 + m11 + m22) ** 3:
+        return np.inf, np.inf, np.inf  # parallel gradients have no centre
     return (
-        (c00 * r[0] + c01 * r[1] + c02 * r[2]) / determinant,
-        (c01 * r[0] + c11 * r[1] + c12 * r[2]) / determinant,
-        (c02 * r[0] + c12 * r[1] + c22 * r[2]) / determinant,
+        mean_z + (c00 * r0 + c01 * r1 + c02 * r2) / determinant,
+        mean_y + (c01 * r0 + c11 * r1 + c12 * r2) / determinant,
+        mean_x + (c02 * r0 + c12 * r1 + c22 * r2) / determinant,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -12,7 +13,7 @@ from vasculome.geometry import Box
 from vasculome.ultrasound.columns import Table, axis_names, positions, table_axes, velocities
 from vasculome.ultrasound.smooth import track_bounds
 
-Sums = dict[str, NDArray[np.generic]]
+Sums = dict[str, NDArray[Any]]
 """``count`` (int64), ``speed`` and ``vz``, [``vy``,] ``vx`` (float64): sums over passages."""
 
 

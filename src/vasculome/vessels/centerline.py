@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -65,7 +66,9 @@ def radius_um(
     if not len(walls) or not len(points):
         return np.full(len(points), maximum_um, np.float32)
     spacing = np.asarray(spacing_um, float)
-    distance, _ = KDTree(walls * spacing).query(points * spacing)
+    _, nearest = KDTree(walls * spacing).query(points * spacing)
+    # From whole voxels, so that rounding does not depend on where the array starts.
+    distance = np.linalg.norm((walls[nearest] - points) * spacing, axis=1)
     return np.minimum(distance, maximum_um).astype(np.float32)
 
 
@@ -114,6 +117,7 @@ def length_per_voxel_um(
 
 @njit(cache=True)
 def _half_edges(skeleton, voxels, steps, between, vectors):
+    # Loops over axes, since array expressions take Numba ten times as long to compile.
     is_edge = np.zeros((len(voxels), len(steps)), np.bool_)
     shifts = np.zeros((len(voxels), 3))
     for i in range(len(voxels)):
@@ -128,14 +132,18 @@ def _half_edges(skeleton, voxels, steps, between, vectors):
             if direct:
                 is_edge[i, k] = True
                 edges += 1
-                shifts[i] += vectors[k]
-        # Ends stay, or every vessel would shrink.
-        shifts[i] *= 1.0 / (edges + 1) if edges > 1 else 0.0
+                for axis in range(3):
+                    shifts[i, axis] += vectors[k, axis]
+        for axis in range(3):
+            # Ends stay, or every vessel would shrink.
+            shifts[i, axis] *= 1.0 / (edges + 1) if edges > 1 else 0.0
     lengths = np.zeros(len(voxels))
     for i in range(len(voxels)):
         for k in range(len(steps)):
             if is_edge[i, k]:
                 j = np.searchsorted(voxels, voxels[i] + steps[k])
-                edge = vectors[k] + shifts[j] - shifts[i]
-                lengths[i] += 0.5 * np.sqrt((edge**2).sum())
+                square = 0.0
+                for axis in range(3):
+                    square += (vectors[k, axis] + shifts[j, axis] - shifts[i, axis]) ** 2
+                lengths[i] += 0.5 * math.sqrt(square)
     return lengths

@@ -45,13 +45,13 @@ def _bits(chosen: NDArray[np.bool_]) -> int:
 _N6, _N18 = _bits(_NONZERO_AXES == 1), _bits((_NONZERO_AXES == 1) | (_NONZERO_AXES == 2))
 _NOT_FIRST_X, _NOT_LAST_X = _bits(_OFFSETS[:, 2] > -1), _bits(_OFFSETS[:, 2] < 1)
 _NOT_FIRST_Y, _NOT_LAST_Y = _bits(_OFFSETS[:, 1] > -1), _bits(_OFFSETS[:, 1] < 1)
-_CUBE = (1 << 27) - 1
 
 
 def halo_voxels(*, iterations: int, ndim: int = 3) -> tuple[int, ...]:
     """Return how many voxels beyond a tile its thinning depends on, along each axis.
 
-    A vessel of radius r voxels needs about r + 1 iterations; `thin` tells whether it was stable.
+    A straight vessel of radius r voxels is stable after 1.25 r + 2 iterations at most (cylinders
+    of 2 to 12 voxels in random directions); `thin` tells whether it was.
     """
     return tuple(iterations * reach for reach in _REACH_PER_ITERATION[-ndim:])
 

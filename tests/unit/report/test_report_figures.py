@@ -1,3 +1,4 @@
+import functools
 import io
 
 import numpy as np
@@ -5,13 +6,19 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from vasculome.report import colors, figures
+from vasculome.report import colors, figures, panels
 from vasculome.report.panels import png_bytes
 from vasculome.report.projections import Volume
 
 SPACING = (5.0, 5.0)
 
 
+@pytest.fixture(autouse=True)
+def _small_pictures(monkeypatch):
+    monkeypatch.setattr(panels, "DPI", 60)
+
+
+@functools.cache
 def _pixels(figure):
     return np.asarray(Image.open(io.BytesIO(png_bytes(figure))).convert("RGB"))
 
@@ -111,6 +118,15 @@ def test_density_has_quantity_and_unit_and_the_value_has_its_colour():
     assert _labels(figure) == ["length density (mm/mm³)"]
     half = colors.LENGTH_DENSITY(0.5)[:3]
     np.testing.assert_allclose(_colour_at(figure, 125.0, 125.0), half, atol=0.02)
+
+
+def test_nothing_is_black_even_where_the_colours_begin_with_violet():
+    volume = Volume(np.full((2, 4, 5), 3.0), (50.0, 50.0, 50.0))
+    volume.values[:, 1, 1], volume.values[:, 2, 3] = 0.0, np.nan
+    figure = figures.density_figure(volume, title="R", label="radius (µm)", cmap=colors.RADIUS)
+    assert _colour_at(figure, 75.0, 75.0).max() == 0
+    assert _colour_at(figure, 175.0, 125.0).max() == 0
+    assert _colour_at(figure, 125.0, 125.0).max() > 0.5
 
 
 def test_ulm_density_is_compressed_by_a_square_root():

@@ -1,5 +1,7 @@
+import inspect
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -7,13 +9,21 @@ from PIL import Image
 
 from vasculome.errors import UserError
 from vasculome.geometry import Box
+from vasculome.report import charts, flow_pictures, panels, vessel_pictures
 from vasculome.report.cohort import write_cohort_report
-from vasculome.report.flow_pictures import track_lengths
 from vasculome.report.sample import KEY_NUMBERS, sample_summary, write_sample_report
 from vasculome.report.sources import picture_level, read_benchmark, read_volume
+from vasculome.stages import localize, mask, skeleton, track
 from vasculome.stages.catalog import stages_of
 from vasculome.storage.omezarr import ImageSpec, create_image, open_image
-from vasculome.storage.tables import write_table
+from vasculome.storage.tables import part_path, read_table, write_table
+
+
+@pytest.fixture(autouse=True)
+def _small_pictures(monkeypatch):
+    for room in (panels, charts):
+        monkeypatch.setattr(room, "DPI", 50)
+
 
 PARAMETERS = {"segment": {"scales_um": [2.0, 4.0]}, "note": "<b>bold</b>"}
 
@@ -44,11 +54,18 @@ def _manifests(folder, modality):
 
 
 def _benchmarks(folder, modality):
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for seconds, stage in enumerate(stages_of(modality), start=1):
         (folder / f"{stage}.tsv").write_text(
             "s\th:m:s\tmax_rss\tio_in\tcpu_time\n" + f"{seconds}.5\t0:00:01\t100.0\tNA\t{seconds}\n"
         )
+
+
+def _skeleton_part(folder, number, points):
+    columns = dict(zip(("z_um", "y_um", "x_um"), points.T, strict=True))
+    ones = np.ones(len(points))
+    table = {**columns, "radius_um": 3 * ones, "length_um": 2 * ones}
+    write_table(part_path(folder / "skeleton_points", number), table)
 
 
 @pytest.fixture
@@ -58,11 +75,16 @@ def microscopy(tmp_path):
     mask[10, 12, :] = mask[:, 6, 16] = 1
     spacing, origin = (4.0, 2.0, 2.0), (1000.0, 2000.0, 3000.0)
     noise = np.random.default_rng(0).integers(0, 100, mask.shape)
-    _image(folder / "image.ome.zarr", (900 * mask + noise).astype(np.uint16), spacing, origin)
+    _image(
+        folder / "image.ome.zarr",
+        (900 * mask.astype(int) + noise).astype(np.uint16),
+        spacing,
+        origin,
+    )
     _image(folder / "mask.ome.zarr", mask, spacing, origin)
     points = np.argwhere(mask) * spacing + origin
-    columns = dict(zip(("z_um", "y_um", "x_um"), points.T, strict=True))
-    write_table(folder / "skeleton.parquet", {**columns, "radius_um": np.full(len(points), 3.0)})
+    _skeleton_part(folder, 0, points[::2])
+    _skeleton_part(folder, 1, points[1::2])
     for name in ("vessel_fraction", "length_density", "mean_radius"):
         values = np.random.default_rng(1).random((4, 5, 6)).astype(np.float32)
         _image(folder / "maps" / f"{name}.ome.zarr", values, (20.0, 10.0, 10.0))
@@ -80,12 +102,10 @@ def ultrasound(tmp_path):
         values = density if name == "density" else rng.normal(size=density.shape).astype("f4")
         _image(folder / "maps" / f"{name}.ome.zarr", np.abs(values), (5.0, 5.0))
     _image(folder / "maps" / "power_doppler.ome.zarr", density[::10, ::10].copy(), (50.0, 50.0))
-    track = np.repeat(np.arange(8), 12)
-    table = {"track": track, "frame": np.tile(np.arange(12), 8)}
-    write_table(
-        folder / "tracks.parquet",
-        {**table, "vz_mm_s": np.full(96, 3.0), "vx_mm_s": np.full(96, 4.0)},
-    )
+    for number in range(2):
+        table = {"track": np.repeat(np.arange(4), 12) + 4 * number, "frame": np.arange(48) % 12}
+        flow = {"vz_mm_s": np.full(48, 3.0), "vx_mm_s": np.full(48, 4.0)}
+        write_table(part_path(folder / "tracks", number), {**table, **flow})
     _manifests(folder, "ultrasound")
     _benchmarks(tmp_path / "benchmarks", "ultrasound")
     return folder, {"sample": "u1", "modality": "ultrasound"}, tmp_path / "benchmarks"
@@ -123,7 +143,7 @@ def test_the_skeleton_is_drawn_where_the_sample_lies(microscopy):
     png = (microscopy[0] / "figures" / "overview.png").read_bytes()
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
     left = pixels[:, : int(pixels.shape[1] * 0.85)]
-    assert (np.ptp(left, axis=2) > 100).sum() > 500
+    assert (np.ptp(left, axis=2) > 100).sum() > 50
 
 
 def test_an_ultrasound_report_has_all_pictures_and_tables(ultrasound):
@@ -134,8 +154,10 @@ def test_an_ultrasound_report_has_all_pictures_and_tables(ultrasound):
     assert "No curve of singular values: the stage localize recorded no singular values." in html
 
 
-def test_time_and_memory_are_summed_over_stages(ultrasound):
-    html = _report(ultrasound)
+def test_time_and_memory_are_summed_over_stages(tmp_path):
+    _benchmarks(tmp_path / "benchmarks", "ultrasound")
+    sample = {"sample": "u1", "modality": "ultrasound"}
+    html = _report((tmp_path / "u1", sample, tmp_path / "benchmarks"))
     rows = html.split("Time and memory</h2>")[1].split("</table>")[0]
     total = rows.split('<th scope="row">all</th>')[1]
     # 1.5 + 2.5 + 3.5 + 4.5 s; 1 + 2 + 3 + 4 s of processor time; 100 MiB at most.
@@ -146,13 +168,13 @@ def test_missing_pieces_are_said_in_words(ultrasound):
     folder, _, benchmarks = ultrasound
     for name in ("velocity_x", "power_doppler"):
         (folder / "maps" / f"{name}.ome.zarr").rename(folder / f"{name}.away")
-    (folder / "tracks.parquet").unlink()
+    shutil.rmtree(folder / "tracks")
     (folder / "manifests" / "track.json").unlink()
     (benchmarks / "track.tsv").unlink()
     html = _report(ultrasound)
     assert "No direction map: velocity_x.ome.zarr is not among the results." in html
     assert "No power Doppler picture: power_doppler.ome.zarr is not among the results." in html
-    assert "No histogram of speeds: tracks.parquet is not among the results." in html
+    assert "No histogram of speeds: tracks is not among the results." in html
     assert "Stage track has not been run" in html
     assert "Stage track was not measured" in html
     assert {"density", "speed", "axial_velocity"} == _pictures(folder)
@@ -160,8 +182,8 @@ def test_missing_pieces_are_said_in_words(ultrasound):
 
 def test_an_empty_skeleton_is_said_in_words(microscopy):
     folder = microscopy[0]
-    empty = {name: np.empty(0) for name in ("z_um", "y_um", "x_um", "radius_um")}
-    write_table(folder / "skeleton.parquet", empty)
+    for number in range(2):
+        _skeleton_part(folder, number, np.empty((0, 3)))
     html = _report(microscopy)
     assert "No histogram of radii: the skeleton is empty." in html
     assert "overview" in _pictures(folder)
@@ -205,10 +227,33 @@ def test_benchmarks_keep_the_numbers_of_the_last_repeat(tmp_path):
     assert read_benchmark(tmp_path, "b") is None
 
 
-def test_track_length_counts_frames_from_first_to_last():
-    tracks = {"track": np.array([7, 3, 7, 3, 9]), "frame": np.array([10, 4, 14, 5, 1])}
-    assert track_lengths(tracks).tolist() == [2, 5, 1]
-    assert track_lengths({name: column[:0] for name, column in tracks.items()}).size == 0
+def test_charts_count_as_the_stages_do():
+    assert vessel_pictures.RADIUS_BIN_UM == skeleton.RADIUS_BIN_UM
+    assert flow_pictures.SPEED_BIN_MM_S == track.SPEED_BIN_MM_S
+    assert vessel_pictures.POINTS == skeleton.POINTS
+    assert flow_pictures.TRACKS == track.TRACKS
+
+
+def test_key_numbers_are_those_that_stages_record():
+    modules = {"localize": localize, "mask": mask, "skeleton": skeleton, "track": track}
+    for entries in KEY_NUMBERS.values():
+        for stage, key in entries:
+            assert f'"{key}"' in inspect.getsource(modules[stage])
+
+
+def test_a_coarse_picture_keeps_the_widest_vessel_of_each_voxel(microscopy, monkeypatch):
+    monkeypatch.setattr(vessel_pictures, "MAX_VOXELS", 4000)
+    folder = microscopy[0]
+    points = np.array([[4.0, 8.0, 16.0], [4.0, 10.0, 18.0], [76.0, 46.0, 62.0]])
+    _skeleton_part(folder, 0, points + np.array([1000.0, 2000.0, 3000.0]))
+    _skeleton_part(folder, 1, np.empty((0, 3)))
+    table = read_table(part_path(folder / "skeleton_points", 0))
+    table["radius_um"] = np.array([2.0, 7.0, 1.0])
+    write_table(part_path(folder / "skeleton_points", 0), table)
+    drawn = vessel_pictures._skeleton(folder)
+    assert drawn.spacing_um == (4.0, 4.0, 4.0)
+    np.testing.assert_array_equal(drawn.radius_um, [7.0, 1.0])
+    np.testing.assert_array_equal(drawn.points_um, [[4.0, 8.0, 16.0], [76.0, 44.0, 60.0]])
 
 
 def test_the_cohort_is_one_row_a_sample(tmp_path, microscopy, ultrasound):

@@ -21,17 +21,19 @@ HOLD = (
     "    time.sleep(60)\n"
 )
 
-# Waits for the moment, tries, and tells whether it holds the lease for a while.
+# Tries at a moment, and keeps what it gets until it is told to go.
 RACE = (
     "import sys, time, pathlib\n"
     "from vasculome.errors import UserError\n"
     "from vasculome.storage.lease import Lease\n"
-    "while time.time() < float(sys.argv[2]): pass\n"
+    "print('ready', flush=True)\n"
+    "moment = float(sys.stdin.readline())\n"
+    "while time.time() < moment: pass\n"
     "try:\n"
     "    with Lease(pathlib.Path(sys.argv[1])) as lease:\n"
-    "        time.sleep(1.0)\n"
-    "        still = lease.token in lease.path.read_text()\n"
-    "        print('won' if still else 'LOST', flush=True)\n"
+    "        print('won', flush=True)\n"
+    "        sys.stdin.readline()\n"
+    "        print('kept' if lease.token in lease.path.read_text() else 'lost', flush=True)\n"
     "except UserError: print('refused', flush=True)\n"
 )
 
@@ -117,13 +119,19 @@ def test_of_many_that_start_at_once_one_wins(tmp_path, stale):
     store = tmp_path / "s"
     if stale:
         _put_lease(store, pid=_dead_pid())
-    moment = str(time.time() + 1.5)
     racers = [
-        subprocess.Popen([sys.executable, "-c", RACE, str(store), moment], stdout=-1)
+        subprocess.Popen([sys.executable, "-c", RACE, str(store)], stdin=-1, stdout=-1, text=True)
         for _ in range(4)
     ]
-    outcomes = sorted(racer.communicate()[0].decode().strip() for racer in racers)
+    assert {racer.stdout.readline() for racer in racers} == {"ready\n"}
+    moment = time.time() + 0.1
+    for racer in racers:
+        racer.stdin.write(f"{moment}\n")
+        racer.stdin.flush()
+    outcomes = sorted(racer.stdout.readline().strip() for racer in racers)
+    last_words = [racer.communicate("go\n")[0].strip() for racer in racers]
     assert outcomes == ["refused"] * 3 + ["won"]
+    assert sorted(last_words) == ["", "", "", "kept"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -160,7 +168,7 @@ def test_an_orphan_of_a_dead_run_cannot_write_after_takeover(tmp_path):
     )
     with Lease(store):
         command = [sys.executable, "-c", code, str(lease_path(store)), str(store / "shard")]
-        orphan = subprocess.run(command, capture_output=True, text=True)
+        orphan = subprocess.run(command, check=False, capture_output=True, text=True)
         write_bytes_atomic(store / "other", b"mine")
     assert "taken over" in orphan.stderr
     assert (store / "shard").read_bytes() == b"before"

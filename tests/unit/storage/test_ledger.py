@@ -59,7 +59,7 @@ def test_a_damaged_line_costs_its_tile_only(store, caplog):
     lines = path.read_bytes().splitlines(keepends=True)
     lines[4] = b"\xff garbage\n"
     path.write_bytes(b"".join(lines))
-    assert sorted(set(f"0.{i}" for i in range(13)) - set(Ledger(store, "d1").done)) == ["0.3"]
+    assert sorted({f"0.{i}" for i in range(13)} - set(Ledger(store, "d1").done)) == ["0.3"]
     assert "line 5" in caplog.text
 
 

@@ -1,11 +1,12 @@
 import dataclasses
+import math
 import pickle
 import random
 
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from ome_zarr_models.v05 import Image as OmeImage
 
@@ -59,6 +60,7 @@ def odd_specs(draw):
     shape = tuple(draw(st.integers(1, 33)) for _ in range(ndim))
     chunk = tuple(draw(st.integers(1, 9)) for _ in range(ndim))
     shard = tuple(c * draw(st.integers(1, 3)) for c in chunk)
+    assume(math.prod(-(-n // s) for n, s in zip(shape, shard, strict=True)) <= 30)
     return _spec(
         shape,
         axes=("t", "z", "y", "x")[-ndim:],
@@ -206,12 +208,12 @@ def test_damaged_metadata_of_the_same_image_is_mended(tmp_path):
     core = _tiles(image.spec)[0].core
     image.write(core, np.ones(core.shape, "uint16"))
     good = {p: p.read_bytes() for p in path.rglob("zarr.json")}
-    for file in good:
+    for file, content in good.items():
         file.write_text("{")
         with pytest.raises(UserError, match=r"zarr\.json"):
             open_image(path)
         create_image(path, image.spec)
-        assert file.read_bytes() == good[file]
+        assert file.read_bytes() == content
     (path / "zarr.json").unlink()
     assert create_image(path, image.spec).read(core).all()
 
@@ -282,6 +284,14 @@ def test_an_image_of_another_program(tmp_path):
     assert image.spec.origin_um == (1000.0, 0.0, 0.0)
     assert image.spec.chunk == image.spec.shard == (4, 10, 10)
     np.testing.assert_array_equal(image.read(Box((1, 2, 3), (9, 17, 20))), data[1:9, 2:17, 3:20])
+
+
+def test_shards_of_four_axes_with_several_chunks_on_three(tmp_path):
+    # tensorstore 0.1.86 loses such a shard if it may refer to the caller's array.
+    values = _values((4, 8, 18, 9))
+    array = create_array(tmp_path / "a", (4, 8, 18, 9), "uint16", (4, 4, 9, 3), (4, 8, 18, 9), {})
+    array.write(Box.of_shape(values.shape), values)
+    np.testing.assert_array_equal(array.read(Box.of_shape(values.shape)), values)
 
 
 @pytest.mark.parametrize("shape", [(25, 7, 9), (25, 7, 3, 9)])

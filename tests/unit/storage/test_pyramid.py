@@ -69,7 +69,7 @@ def test_an_axis_with_long_voxels_waits():
     )
     factors = [level.factors for level in levels]
     assert factors[:4] == [(1, 1, 1), (1, 2, 2), (1, 4, 4), (2, 8, 8)]
-    assert levels[-1].shape == (32, 32, 32)
+    assert levels[-1].shape == (63, 63, 63)
 
 
 def test_a_thin_stack_does_not_stop_the_others():
@@ -108,11 +108,12 @@ def plans(draw):
 
 
 @given(plans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_tiles_own_whole_shards_on_their_levels(levels):
     first = levels[0]
-    tiles = list(TileGrid(Box.of_shape(first.shape), first.shard, (0,) * len(first.shape)))
-    boxes = [tile.core for tile in tiles[:: max(1, len(tiles) // 8)]]
+    grid = TileGrid(Box.of_shape(first.shape), first.shard, (0,) * len(first.shape))
+    ends = itertools.product(*({0, n // 2, n - 1} for n in grid.counts))
+    boxes = [grid.tile(index).core for index in ends]
     for level in levels:
         assert all(s % c == 0 for s, c in zip(level.shard, level.chunk, strict=True))
         if level.with_tile:
@@ -124,7 +125,7 @@ def test_tiles_own_whole_shards_on_their_levels(levels):
 
 
 @given(plans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_coarse_shards_read_no_more_than_a_tile(levels):
     whole_tile = math.prod(
         max(s, 2 * c) for s, c in zip(levels[0].shard, levels[0].chunk, strict=True)

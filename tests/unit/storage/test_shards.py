@@ -66,7 +66,10 @@ def test_real_size_limit_is_a_user_error(tmp_path):
         "except UserError as error: print(error)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "file")], capture_output=True, text=True
+        [sys.executable, "-c", code, str(tmp_path / "file")],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert "size limit" in done.stdout, done.stderr
     assert _files(tmp_path) == []

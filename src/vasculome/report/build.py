@@ -1,0 +1,37 @@
+"""The reports of a run: what the workflow's scripts call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vasculome.report.cohort import write_cohort_report
+from vasculome.report.sample import sample_summary, write_sample_report
+from vasculome.stages.job import load_run
+
+
+def report_sample(*, config: Mapping[str, Any], sample: str, out: str) -> None:
+    """Write the page and the pictures of one sample; raises UserError for what cannot be read."""
+    run, samples = load_run(config)
+    row = next(s for s in samples if s.sample == sample)
+    results = Path(run.results)
+    write_sample_report(
+        results / sample,
+        sample=row.model_dump(mode="json", exclude_none=True),
+        parameters=run.model_dump(mode="json")[row.modality],
+        benchmarks_dir=results / "benchmarks" / sample,
+        out=Path(out),
+    )
+
+
+def report_cohort(*, config: Mapping[str, Any], table: str, page: str) -> None:
+    """Write the table and the page of all samples; raises UserError for what cannot be read."""
+    run, samples = load_run(config)
+    summaries = [
+        sample_summary(
+            Path(run.results) / s.sample, sample={"sample": s.sample, "modality": s.modality}
+        )
+        for s in samples
+    ]
+    write_cohort_report(summaries, Path(table), Path(page))

@@ -1,0 +1,88 @@
+import logging
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from vasculome.compute.device import peak_rss_bytes, pick_device, thread_environment
+from vasculome.compute.memory import MemoryBound
+from vasculome.compute.progress import TileProgress
+from vasculome.errors import UserError
+
+
+def test_cuda_is_refused_where_there_is_none(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == pick_device("cpu") == "cpu"
+    with pytest.raises(UserError, match="CUDA"):
+        pick_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device("auto") == pick_device("cuda") == "cuda"
+    assert pick_device("cpu") == "cpu"
+
+
+def test_pinned_threads_hold_for_torch():
+    code = (
+        "import torch\n"
+        "from vasculome.compute.device import pin_threads\n"
+        "pin_threads(3)\n"
+        "print(torch.get_num_threads())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "3"
+    assert thread_environment(2)["OMP_NUM_THREADS"] == "2"
+
+
+def test_peak_memory_sees_what_was_taken_and_freed():
+    before = peak_rss_bytes()
+    block = np.ones(50_000_000, "uint8")
+    del block
+    assert peak_rss_bytes() >= before
+    code = (
+        "import numpy as np\n"
+        "from vasculome.compute.device import peak_rss_bytes\n"
+        "before = peak_rss_bytes()\n"
+        "np.ones(200_000_000, 'uint8')\n"
+        "print((peak_rss_bytes() - before) / 1e6)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 190 < float(done.stdout) < 230
+
+
+def test_peak_memory_counts_children():
+    alone = peak_rss_bytes()
+    code = (
+        "import numpy, sys\nx = numpy.ones(10**8, 'uint8')\nprint(1, flush=True)\nsys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1) as child:
+        child.stdout.readline()
+        assert peak_rss_bytes() - alone > 100e6
+        child.stdin.close()
+
+
+def test_memory_bound_adds_up():
+    bound = MemoryBound(bytes_per_worker=100_000_000, workers=3, base_bytes=50_000_001)
+    assert bound.total_bytes == 500_000_004
+    assert bound.total_mb == 501
+    assert str(bound) == "501 MB (3 × 100 MB of data, 4 × 50 MB of program)"
+
+
+def test_progress_lines_tell_throughput_and_time_left(caplog, monkeypatch):
+    clock = iter(np.arange(0.0, 1000.0, 6.0))
+    monkeypatch.setattr("vasculome.compute.progress.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("sys.stderr", open(os.devnull, "w"))
+    caplog.set_level(logging.INFO)
+    with TileProgress("mask", total=4, bytes_per_tile=12e6) as progress:
+        progress.skip()
+        progress.advance()
+        progress.advance()
+        progress.advance()
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "mask: 4 tiles"
+    assert lines[1].startswith("mask: 2/4 tiles (1 from before), ")
+    assert "MB/s" in lines[1]
+    assert lines[1].endswith("left")
+    assert lines[-1].startswith("mask: 4/4 tiles (1 from before), ")
+    assert "left" not in lines[-1]

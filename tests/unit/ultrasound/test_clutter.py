@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from vasculome.ultrasound.clutter import svd_filter
+
+
+def complex_normal(rng, *shape):
+    return rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+
+
+def svd_reference(iq, keep_from, keep_to):
+    casorati = iq.reshape(len(iq), -1).astype(np.complex128)
+    u, s, vh = np.linalg.svd(casorati, full_matrices=False)
+    kept = slice(keep_from - 1, keep_to)
+    return ((u[:, kept] * s[kept]) @ vh[kept]).reshape(iq.shape)
+
+
+@pytest.mark.parametrize("shape", [(40, 12, 15), (24, 6, 7, 8)])
+@pytest.mark.parametrize(
+    ("keep_from", "keep_to"), [(1, None), (1, 10), (5, None), (5, 20), (24, 24)]
+)
+def test_equals_full_svd(shape, keep_from, keep_to):
+    iq = complex_normal(np.random.default_rng(1), *shape).astype(np.complex64)
+    filtered = svd_filter(iq, keep_from=keep_from, keep_to=keep_to)
+    expected = svd_reference(iq, keep_from, keep_to)
+    assert filtered.dtype == np.complex64 and filtered.shape == shape
+    assert np.abs(filtered - expected).max() < 1e-4 * np.abs(iq).max()
+
+
+@pytest.mark.parametrize("range_db", [20, 60, 90])
+def test_tissue_of_any_strength_is_removed_to_rounding(range_db):
+    # Four clutter components spread over the range; at 90 dB a Gram matrix in single precision
+    # alone would lose the weaker ones and leave tissue stronger than the rest by far.
+    rng = np.random.default_rng(2)
+    levels = 10 ** (np.array([1, 0.8, 0.5, 0]) * range_db / 20) * 10
+    tissue = (complex_normal(rng, 60, 4) * levels) @ complex_normal(rng, 4, 900)
+    iq = (tissue + complex_normal(rng, 60, 900)).astype(np.complex64).reshape(60, 30, 30)
+    filtered = svd_filter(iq, keep_from=5)
+    expected = svd_reference(iq, 5, None)
+    rounding = np.finfo(np.float32).eps * np.linalg.norm(iq)
+    assert np.linalg.norm(filtered - expected) < max(2e-2 * np.linalg.norm(expected), 20 * rounding)
+
+
+def test_moving_bubbles_survive_slow_tissue(draw_spots):
+    t = np.arange(100)
+    path = np.stack([4 + 0.3 * t, 6 + 0.25 * t], axis=1)
+    bubble = draw_spots([p[None] for p in path], (40, 40))
+    bubble *= np.exp(0.9j * t).astype(np.complex64)[:, None, None]  # one phase speed, not random
+    speckle = complex_normal(np.random.default_rng(3), 40, 40)
+    tissue = 300 * np.exp(0.05j * np.sin(t / 15))[:, None, None] * speckle
+    filtered = svd_filter((bubble + tissue).astype(np.complex64), keep_from=4)
+    assert np.linalg.norm(filtered - bubble) < 0.5 * np.linalg.norm(bubble)
+    middle = [np.unravel_index(np.argmax(np.abs(f)), f.shape) for f in filtered[20:80]]
+    assert np.abs(np.array(middle) - path[20:80]).max() < 1
+
+
+def test_input_is_left_alone():
+    iq = complex_normal(np.random.default_rng(4), 10, 5, 5).astype(np.complex64)
+    before = iq.copy()
+    for keep_from in (1, 3):
+        svd_filter(iq, keep_from=keep_from)[:] = 0
+    assert (iq == before).all()
+
+
+@pytest.mark.parametrize(("keep_from", "keep_to"), [(0, None), (5, 4), (11, None), (1, 11)])
+def test_bounds_out_of_range(keep_from, keep_to):
+    with pytest.raises(ValueError, match="singular vectors"):
+        svd_filter(np.ones((10, 3, 3), np.complex64), keep_from=keep_from, keep_to=keep_to)
+
+
+def test_real_or_not_finite_iq():
+    with pytest.raises(ValueError, match="complex"):
+        svd_filter(np.ones((10, 3, 3)), keep_from=2)
+    iq = np.ones((10, 3, 3), np.complex64)
+    iq[4, 1, 1] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        svd_filter(iq, keep_from=2)
