@@ -70,7 +70,7 @@ class NormalizeConfig(_Settings):
     """Intensity range that is stretched to [0, 1], from a histogram of the whole volume."""
 
     lower_percent: Percent = Field(0.0, description="Percentile that becomes 0.")
-    upper_percent: Percent = Field(95.0, description="Percentile that becomes 1; truncated above.")
+    upper_percent: Percent = Field(99.5, description="Percentile that becomes 1; truncated above.")
 
     @model_validator(mode="after")
     def _range_is_not_empty(self) -> Self:
@@ -84,9 +84,9 @@ class SegmentConfig(_Settings):
 
     segmenter: Literal["frangi", "sato"] = Field("frangi", description="Vesselness filter.")
     scales_um: tuple[PositiveFloat, ...] = Field(
-        (2.0, 4.0, 8.0), min_length=1, description="Gaussian sigmas; about vessel radius / sqrt 2."
+        (3.0, 6.0, 10.0), min_length=1, description="Gaussian sigmas; about vessel radius / sqrt 2."
     )
-    low_threshold: PositiveFloat = Field(0.1, description="Weak vessel voxels from here.")
+    low_threshold: PositiveFloat = Field(0.07, description="Weak vessel voxels from here.")
     high_threshold: PositiveFloat = Field(0.3, description="An object needs one voxel above this.")
     min_object_um3: Annotated[float, Field(ge=0)] = Field(
         1000.0, description="Smaller connected objects are removed."

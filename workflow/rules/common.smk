@@ -1,6 +1,6 @@
 """What the rules share: the checked configuration, paths and resources."""
 
-from snakemake.exceptions import WorkflowError
+import sys
 
 from vasculome.errors import UserError
 from vasculome.stages.catalog import CATALOG, stages_of
@@ -12,7 +12,7 @@ def checked(function, *args):
     try:
         return function(*args)
     except UserError as error:
-        raise WorkflowError(str(error))
+        sys.exit(f"vasculome: {error}")
 
 
 CONFIG, SAMPLES = checked(load_run, config)

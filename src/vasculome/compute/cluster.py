@@ -109,7 +109,6 @@ def _local_cluster(compute: ComputeConfig) -> Iterator[Cluster]:
         # A tile that waits on the scheduler is not lost, nor blamed, when a worker dies.
         "distributed.scheduler.worker-saturation": 1.0,
         "distributed.scheduler.allowed-failures": 0,
-        "distributed.nanny.pre-spawn-environ": thread_environment(compute.threads_per_worker),
         # Bounds are computed beforehand; swapping tiles to disk would only hide a wrong one.
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
@@ -119,13 +118,14 @@ def _local_cluster(compute: ComputeConfig) -> Iterator[Cluster]:
     with (
         dask.config.set(settings),
         _main_module_hidden(),
+        _environment(thread_environment(compute.threads_per_worker)),
         tempfile.TemporaryDirectory(prefix="vasculome-") as folder,
         LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             worker_dashboard_address=None,
             memory_limit=0,
             local_directory=folder,
@@ -157,6 +157,21 @@ def _cluster_at(address: str) -> Iterator[Cluster]:
             )
         with client.get_executor(pure=False) as executor:  # type: ignore[no-untyped-call]
             yield DaskCluster(executor, workers)
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set variables for the processes that are started within, later replacements included."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

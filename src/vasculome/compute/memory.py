@@ -20,16 +20,20 @@ class MemoryBound:
         Worker processes.
     base_bytes
         What each process takes before any data; the main process counts as one more.
+    main_bytes
+        Data that the main process holds.
     """
 
     bytes_per_worker: int
     workers: int
     base_bytes: int = PROCESS_BYTES
+    main_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         """Bytes of all processes together."""
-        return self.bytes_per_worker * self.workers + self.base_bytes * (self.workers + 1)
+        data = self.bytes_per_worker * self.workers + self.main_bytes
+        return data + self.base_bytes * (self.workers + 1)
 
     @property
     def total_mb(self) -> int:

@@ -35,6 +35,11 @@ def open_raw(job: Job) -> RawVolume | TileSet:
     return open_volume(Path(job.sample.path), format=job.sample.format, channel=job.sample.channel)
 
 
+def raw_shape(job: Job) -> tuple[int, ...]:
+    """Return the shape (z, y, x) of the sample's volume, from the headers of its files."""
+    return _placed(job, open_raw(job))[1]
+
+
 def raw_fingerprint(job: Job) -> str:
     """Return the identity of the raw files, without reading pixels."""
     return open_raw(job).fingerprint()

@@ -93,8 +93,8 @@ def run(job: Job) -> Outcome:
 
 
 def _iterations(max_radius_um: float, spacing_um: Sequence[float]) -> int:
-    """Return the layers to peel: a vessel of r voxels needs about r + 1."""
-    return math.ceil(max_radius_um / min(spacing_um)) + 1
+    """Return the layers to peel: a cylinder of r voxels needs at most 1.25 r + 2."""
+    return math.ceil(1.25 * max_radius_um / min(spacing_um)) + 2
 
 
 def _halo(job: Job) -> tuple[int, ...]:

@@ -132,9 +132,7 @@ def _points_in(box: Box, mask: Image, folder: Path) -> tuple[NDArray[np.int64], 
     names = [*(f"{axis}_um" for axis in "zyx"), "radius_um", "length_um"]
     parts = [
         read_table(part_path(folder, grid.number(grid.tile(index))), names)
-        for index in itertools.product(
-            *(range(a, b) for a, b in zip(near.start, near.stop, strict=True))
-        )
+        for index in itertools.product(*near)
     ]
     table = {name: np.concatenate([part[name] for part in parts]) for name in names}
     position_um = np.stack([table[f"{axis}_um"] for axis in "zyx"], axis=1)

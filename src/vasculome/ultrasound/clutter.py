@@ -19,6 +19,8 @@ The Gram matrix is known to eps·s1², which turns the clutter vector k towards 
 by eps·s1²/s_k² and so lets eps·s1²/(s_k·s_k+1) of the latter's amplitude through: under 1 %.
 """
 
+_PIECE_VOXELS = 1 << 14
+
 
 def svd_filter(
     iq_t: NDArray[np.complexfloating], *, keep_from: int, keep_to: int | None = None
@@ -74,10 +76,14 @@ def svd_filter(
 def _gram(casorati: NDArray[np.complex64], dtype: type) -> NDArray[np.complexfloating]:
     """Return the lower triangle of the frames-by-frames Gram matrix in ``dtype``."""
     herk = blas.cherk if dtype is np.complex64 else blas.zherk
-    # The transposed view is Fortran-ordered, so that BLAS reads the block without a copy; it
-    # yields the conjugate of the Gram matrix, in the upper triangle of a Fortran array.
-    conjugate = herk(1.0, casorati.T.astype(dtype, copy=False), trans=2)
-    gram: NDArray[np.complexfloating] = conjugate.T
+    n_frames, n_voxels = casorati.shape
+    gram: NDArray[np.complexfloating] = np.zeros((n_frames, n_frames), dtype)
+    # In pieces, so that the block is never held in double precision as a whole.
+    for low in range(0, n_voxels, _PIECE_VOXELS):
+        # BLAS takes Fortran arrays: the transposed piece, of which it returns the upper triangle
+        # of the conjugate Gram matrix, whose transpose is the lower triangle of the matrix itself.
+        piece = casorati[:, low : low + _PIECE_VOXELS].T.astype(dtype, order="F")
+        gram += herk(1.0, piece, trans=2).T
     if not np.isfinite(np.diagonal(gram)).all():
         raise ValueError("IQ holds values that are not finite")
     return gram

@@ -109,7 +109,7 @@ def _regional_maxima(
     size = nz * ny * nx
     flooded_in = np.full(size, -1, np.int64)  # the last frame whose flood reached the voxel
     plateau = np.empty(size, np.int64)
-    found = [np.int64(0) for _ in range(0)]
+    found = [0 for _ in range(0)]  # typed, though empty
     for t in range(nt):
         volume = frames[t]
         for z in range(mz, nz - mz):

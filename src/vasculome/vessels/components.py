@@ -110,29 +110,43 @@ def summarize(
 def join(summaries: Iterable[TileSummary], grid: TileGrid) -> ComponentTable:
     """Join the components of all tiles into those of the whole volume.
 
-    The result does not depend on the order of ``summaries``.
+    Faces are held for two layers of tiles only: memory grows with the plane, not the volume.
+
+    Parameters
+    ----------
+    summaries
+        One for each tile of ``grid``, in its order; may be a generator.
+    grid
+        The tiles.
 
     Raises
     ------
     ValueError
-        If the summaries are not exactly one for each tile of ``grid``.
+        If the summaries are not those of the tiles, in their order.
     """
-    by_index = {summary.index: summary for summary in summaries}
-    if sorted(by_index) != [tile.index for tile in grid]:
-        raise ValueError(f"{len(by_index)} summaries do not match the {len(grid)} tiles")
-    counts = [len(by_index[tile.index].sizes) - 1 for tile in grid]
+    back = [s for s in itertools.product((-1, 0, 1), repeat=grid.domain.ndim) if s < (0,) * len(s)]
     # Label k >= 1 of a tile is node first + k - 1 of one graph over all tiles.
-    first = dict(zip(sorted(by_index), np.cumsum([0, *counts]).tolist(), strict=False))
-    steps = [s for s in itertools.product((-1, 0, 1), repeat=grid.domain.ndim) if s > (0,) * len(s)]
+    first: dict[Index, int] = {}
+    near: dict[Index, TileSummary] = {}
+    tile_sizes, tile_strong = [], []
     edges = [np.empty((0, 2), np.int64)]
-    for index, step in itertools.product(sorted(by_index), steps):
-        other = tuple(i + s for i, s in zip(index, step, strict=True))
-        if other in by_index:
-            back = tuple(-s for s in step)
-            pairs = _touching(by_index[index].border(step), by_index[other].border(back))
-            edges.append(pairs + np.array([first[index] - 1, first[other] - 1]))
+    nodes = 0
+    for tile, summary in itertools.zip_longest(grid, summaries):
+        if tile is None or summary is None or tile.index != summary.index:
+            raise ValueError("the summaries are not those of the grid's tiles in their order")
+        first[tile.index] = nodes
+        nodes += len(summary.sizes) - 1
+        near = {i: other for i, other in near.items() if i[0] >= tile.index[0] - 1}
+        near[tile.index] = summary
+        tile_sizes.append(summary.sizes)
+        tile_strong.append(summary.has_strong)
+        for step in back:
+            index = tuple(i + s for i, s in zip(tile.index, step, strict=True))
+            if index in near:
+                ahead = tuple(-s for s in step)
+                pairs = _touching(near[index].border(ahead), summary.border(step))
+                edges.append(pairs + np.array([first[index] - 1, first[tile.index] - 1]))
     node_of = np.concatenate(edges)
-    nodes = sum(counts)
     graph = coo_array((np.ones(len(node_of), bool), node_of.T), shape=(nodes, nodes))
     total, component = connected_components(graph, directed=False)
     component = np.concatenate([[0], component.astype(np.int64) + 1])
@@ -140,11 +154,11 @@ def join(summaries: Iterable[TileSummary], grid: TileGrid) -> ComponentTable:
     sizes = np.zeros(total + 1, np.int64)
     has_strong = np.zeros(total + 1, bool)
     tile_labels = {}
-    for (index, start), count in zip(first.items(), counts, strict=True):
-        globals_ = np.concatenate([[0], component[start + 1 : start + 1 + count]])
-        np.add.at(sizes, globals_, by_index[index].sizes)
-        has_strong[globals_[by_index[index].has_strong]] = True
-        tile_labels[index] = globals_
+    for (index, start), voxels, strong in zip(first.items(), tile_sizes, tile_strong, strict=True):
+        components = np.concatenate([[0], component[start + 1 : start + len(voxels)]])
+        np.add.at(sizes, components, voxels)
+        has_strong[components[strong]] = True
+        tile_labels[index] = components
     return ComponentTable(tile_labels, sizes, has_strong)
 
 

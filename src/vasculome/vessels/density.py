@@ -55,15 +55,24 @@ def volume_fraction(mask: NDArray[np.bool_], *, factor: Sequence[int]) -> NDArra
 
 
 def length_density_mm_per_mm3(
-    length_um: NDArray[np.floating], *, factor: Sequence[int], spacing_um: Sequence[float]
+    points: NDArray[np.int64],
+    length_um: NDArray[np.floating],
+    *,
+    shape: Sequence[int],
+    factor: Sequence[int],
+    spacing_um: Sequence[float],
 ) -> NDArray[np.float32]:
     """Return the length of vessel per volume (in 2-D per area: mm/mm²).
 
     Parameters
     ----------
+    points
+        (points, ndim) positions of skeleton voxels in an array of ``shape``.
     length_um
-        ([z,] y, x) length that each voxel stands for (see
+        (points,) length that each stands for (see
         `vasculome.vessels.centerline.length_per_voxel_um`).
+    shape
+        Shape of the fine array.
     factor
         Fine voxels per coarse voxel along each axis.
     spacing_um
@@ -72,12 +81,12 @@ def length_density_mm_per_mm3(
     Returns
     -------
     ndarray
-        float32, of shape ``ceil(length_um.shape / factor)``.
+        float32, of shape ``ceil(shape / factor)``.
     """
-    voxel = math.prod(spacing_um)
-    volume = block_voxels(length_um.shape, factor=factor) * voxel
-    unit = 1e3 ** (length_um.ndim - 1)
-    return (block_sum(length_um, factor=factor) / volume * unit).astype(np.float32)
+    length = _sum_by_block(points, length_um, shape=shape, factor=factor)
+    volume = block_voxels(shape, factor=factor) * math.prod(spacing_um)
+    unit = 1e3 ** (len(shape) - 1)
+    return (length / volume * unit).astype(np.float32)
 
 
 def mean_radius_um(
@@ -106,10 +115,20 @@ def mean_radius_um(
     ndarray
         float32, of shape ``ceil(shape / factor)``; NaN where no vessel runs.
     """
+    weighted = _sum_by_block(points, radius_um * length_um, shape=shape, factor=factor)
+    length = _sum_by_block(points, length_um, shape=shape, factor=factor)
+    mean = np.divide(weighted, length, out=np.full(length.shape, np.nan), where=length > 0)
+    return mean.astype(np.float32)
+
+
+def _sum_by_block(
+    points: NDArray[np.int64],
+    values: NDArray[np.floating],
+    *,
+    shape: Sequence[int],
+    factor: Sequence[int],
+) -> NDArray[np.float64]:
     coarse = tuple(math.ceil(n / f) for n, f in zip(shape, factor, strict=True))
     block = np.ravel_multi_index(tuple((points // np.asarray(factor)).T), coarse)
-    size = math.prod(coarse)
-    weighted = np.bincount(block, weights=radius_um * length_um, minlength=size)
-    length = np.bincount(block, weights=length_um, minlength=size)
-    mean = np.divide(weighted, length, out=np.full(size, np.nan), where=length > 0)
-    return mean.reshape(coarse).astype(np.float32)
+    sums = np.bincount(block, weights=values, minlength=math.prod(coarse))
+    return sums.reshape(coarse)

@@ -15,10 +15,11 @@ import pytest
 
 from vasculome.compute.blocks import TileResult, map_tiles, scan_blocks, state_path
 from vasculome.compute.cluster import InlineCluster, open_cluster
+from vasculome.compute.pyramid import finish_pyramid
 from vasculome.config import ComputeConfig
 from vasculome.errors import UserError
 from vasculome.geometry import Box, TileGrid
-from vasculome.storage.ledger import ledger_path, lease_path, verify, void_tiles
+from vasculome.storage.ledger import lease_path, ledger_path, verify, void_tiles
 from vasculome.storage.omezarr import ImageSpec, create_image, open_image
 from vasculome.storage.shards import checksum, write_bytes_atomic
 
@@ -365,8 +366,6 @@ def _fill(image, tile):
 
 
 def _build(path, cluster):
-    from vasculome.compute.pyramid import finish_pyramid
-
     spec = ImageSpec(
         (40, 50, 60),
         "uint16",

@@ -2,6 +2,7 @@ import os
 import sys
 
 import pytest
+from distributed import LocalCluster
 
 from vasculome.compute.cluster import InlineCluster, open_cluster
 from vasculome.config import ComputeConfig
@@ -43,13 +44,11 @@ def _raise():
 def test_no_scheduler_at_the_address(monkeypatch):
     monkeypatch.setattr("vasculome.compute.cluster._CONNECT_TIMEOUT_S", 0.5)
     config = ComputeConfig(scheduler="address", address="tcp://127.0.0.1:1")
-    with pytest.raises(UserError, match="127.0.0.1:1"), open_cluster(config):
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:1"), open_cluster(config):
         pass
 
 
 def test_a_running_scheduler_is_used_and_one_without_workers_told():
-    from distributed import LocalCluster
-
     for workers in (0, 1):
         with LocalCluster(
             n_workers=workers,

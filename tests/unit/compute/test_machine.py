@@ -1,3 +1,4 @@
+import io
 import logging
 import os
 import subprocess
@@ -6,33 +7,46 @@ import sys
 import numpy as np
 import pytest
 
-from vasculome.compute.device import peak_rss_bytes, pick_device, thread_environment
+from vasculome.compute.device import peak_rss_bytes, pick_device, pin_threads, thread_environment
 from vasculome.compute.memory import MemoryBound
 from vasculome.compute.progress import TileProgress
 from vasculome.errors import UserError
+from vasculome.storage.shards import codec_context
+
+
+class _Torch:
+    """As much of torch as is used, since torch itself takes seconds to import."""
+
+    def __init__(self, has_gpu):
+        self.cuda = self
+        self.is_available = lambda: has_gpu
+        self.threads = None
+
+    def set_num_threads(self, threads):
+        self.threads = threads
 
 
 def test_cuda_is_refused_where_there_is_none(monkeypatch):
-    torch = pytest.importorskip("torch")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "torch", _Torch(has_gpu=False))
     assert pick_device("auto") == pick_device("cpu") == "cpu"
     with pytest.raises(UserError, match="CUDA"):
         pick_device("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "torch", _Torch(has_gpu=True))
     assert pick_device("auto") == pick_device("cuda") == "cuda"
     assert pick_device("cpu") == "cpu"
 
 
-def test_pinned_threads_hold_for_torch():
-    code = (
-        "import torch\n"
-        "from vasculome.compute.device import pin_threads\n"
-        "pin_threads(3)\n"
-        "print(torch.get_num_threads())\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "3"
-    assert thread_environment(2)["OMP_NUM_THREADS"] == "2"
+def test_threads_are_pinned_here_and_in_processes_to_come(monkeypatch):
+    torch = _Torch(has_gpu=False)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    for name in thread_environment(1):
+        monkeypatch.setenv(name, "1")
+    pin_threads(3)
+    assert torch.threads == 3
+    assert {os.environ[name] for name in thread_environment(3)} == {"3"}
+    assert codec_context().spec.to_json()["data_copy_concurrency"] == {"limit": 3}
+    monkeypatch.undo()
+    codec_context.cache_clear()
 
 
 def test_peak_memory_sees_what_was_taken_and_freed():
@@ -72,7 +86,7 @@ def test_memory_bound_adds_up():
 def test_progress_lines_tell_throughput_and_time_left(caplog, monkeypatch):
     clock = iter(np.arange(0.0, 1000.0, 6.0))
     monkeypatch.setattr("vasculome.compute.progress.time.monotonic", lambda: float(next(clock)))
-    monkeypatch.setattr("sys.stderr", open(os.devnull, "w"))
+    monkeypatch.setattr("sys.stderr", io.StringIO())
     caplog.set_level(logging.INFO)
     with TileProgress("mask", total=4, bytes_per_tile=12e6) as progress:
         progress.skip()

@@ -8,6 +8,11 @@ from vasculome.vessels import density
 SHAPES = st.lists(st.integers(1, 9), min_size=2, max_size=3)
 
 
+def points_of(length_um):
+    points = np.argwhere(length_um)
+    return points, length_um[tuple(points.T)]
+
+
 @given(shape=SHAPES, seed=st.integers(0, 1000), data=st.data())
 @settings(max_examples=30, deadline=None)
 def test_volume_and_length_are_conserved(shape, seed, data):
@@ -23,7 +28,9 @@ def test_volume_and_length_are_conserved(shape, seed, data):
     assert fraction.shape == voxels.shape
     assert (fraction * voxels).sum() == pytest.approx(mask.sum(), abs=1e-3)
 
-    per_mm3 = density.length_density_mm_per_mm3(length_um, factor=factor, spacing_um=spacing_um)
+    per_mm3 = density.length_density_mm_per_mm3(
+        *points_of(length_um), shape=length_um.shape, factor=factor, spacing_um=spacing_um
+    )
     volume_mm3 = voxels * np.prod(np.array(spacing_um) / 1e3)
     assert (per_mm3 * volume_mm3).sum() * 1e3 == pytest.approx(length_um.sum(), rel=1e-4)
 
@@ -40,7 +47,10 @@ def test_a_vessel_through_a_cubic_millimetre():
     length_um = np.zeros((10, 10, 10), np.float32)
     length_um[:, 5, 5] = 100.0
     found = density.length_density_mm_per_mm3(
-        length_um, factor=(10, 10, 10), spacing_um=(100.0, 100.0, 100.0)
+        *points_of(length_um),
+        shape=length_um.shape,
+        factor=(10, 10, 10),
+        spacing_um=(100.0, 100.0, 100.0),
     )
     assert found.item() == pytest.approx(1.0)
 
