@@ -8,8 +8,6 @@ rule vessel_maps:
         skeleton=rules.skeleton.output.manifest,
     output:
         manifest=f"{RESULTS}/{{sample}}/manifests/vessel_maps.json",
-    params:
-        identity=identity("vessel_maps"),
     log:
         f"{RESULTS}/logs/{{sample}}/vessel_maps.log",
     benchmark:
@@ -18,6 +16,8 @@ rule vessel_maps:
     resources:
         mem_mb=mem_mb("vessel_maps"),
         runtime=60,
+    params:
+        identity=identity("vessel_maps"),
     script:
         "../scripts/vessel_maps.py"
 
@@ -29,8 +29,6 @@ rule ulm_maps:
         tracks=rules.track.output.manifest,
     output:
         manifest=f"{RESULTS}/{{sample}}/manifests/ulm_maps.json",
-    params:
-        identity=identity("ulm_maps"),
     log:
         f"{RESULTS}/logs/{{sample}}/ulm_maps.log",
     benchmark:
@@ -39,6 +37,8 @@ rule ulm_maps:
     resources:
         mem_mb=mem_mb("ulm_maps"),
         runtime=60,
+    params:
+        identity=identity("ulm_maps"),
     script:
         "../scripts/ulm_maps.py"
 

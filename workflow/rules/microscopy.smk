@@ -7,8 +7,6 @@ rule ingest_image:
         raw=raw,
     output:
         manifest=f"{RESULTS}/{{sample}}/manifests/ingest_image.json",
-    params:
-        identity=identity("ingest_image"),
     log:
         f"{RESULTS}/logs/{{sample}}/ingest_image.log",
     benchmark:
@@ -17,6 +15,8 @@ rule ingest_image:
     resources:
         mem_mb=mem_mb("ingest_image"),
         runtime=240,
+    params:
+        identity=identity("ingest_image"),
     script:
         "../scripts/ingest_image.py"
 
@@ -27,8 +27,6 @@ rule normalize:
         image=rules.ingest_image.output.manifest,
     output:
         manifest=f"{RESULTS}/{{sample}}/manifests/normalize.json",
-    params:
-        identity=identity("normalize"),
     log:
         f"{RESULTS}/logs/{{sample}}/normalize.log",
     benchmark:
@@ -37,6 +35,8 @@ rule normalize:
     resources:
         mem_mb=mem_mb("normalize"),
         runtime=60,
+    params:
+        identity=identity("normalize"),
     script:
         "../scripts/normalize.py"
 
@@ -48,8 +48,6 @@ rule enhance:
         intensity_range=rules.normalize.output.manifest,
     output:
         manifest=f"{RESULTS}/{{sample}}/manifests/enhance.json",
-    params:
-        identity=identity("enhance"),
     log:
         f"{RESULTS}/logs/{{sample}}/enhance.log",
     benchmark:
@@ -58,6 +56,8 @@ rule enhance:
     resources:
         mem_mb=mem_mb("enhance"),
         runtime=480,
+    params:
+        identity=identity("enhance"),
     script:
         "../scripts/enhance.py"
 
@@ -68,8 +68,6 @@ rule mask:
         candidates=rules.enhance.output.manifest,
     output:
         manifest=f"{RESULTS}/{{sample}}/manifests/mask.json",
-    params:
-        identity=identity("mask"),
     log:
         f"{RESULTS}/logs/{{sample}}/mask.log",
     benchmark:
@@ -78,6 +76,8 @@ rule mask:
     resources:
         mem_mb=mem_mb("mask"),
         runtime=120,
+    params:
+        identity=identity("mask"),
     script:
         "../scripts/mask.py"
 
@@ -88,8 +88,6 @@ rule skeleton:
         mask=rules.mask.output.manifest,
     output:
         manifest=f"{RESULTS}/{{sample}}/manifests/skeleton.json",
-    params:
-        identity=identity("skeleton"),
     log:
         f"{RESULTS}/logs/{{sample}}/skeleton.log",
     benchmark:
@@ -98,5 +96,7 @@ rule skeleton:
     resources:
         mem_mb=mem_mb("skeleton"),
         runtime=480,
+    params:
+        identity=identity("skeleton"),
     script:
         "../scripts/skeleton.py"

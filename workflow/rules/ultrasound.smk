@@ -7,8 +7,6 @@ rule ingest_iq:
         raw=raw,
     output:
         manifest=f"{RESULTS}/{{sample}}/manifests/ingest_iq.json",
-    params:
-        identity=identity("ingest_iq"),
     log:
         f"{RESULTS}/logs/{{sample}}/ingest_iq.log",
     benchmark:
@@ -17,6 +15,8 @@ rule ingest_iq:
     resources:
         mem_mb=mem_mb("ingest_iq"),
         runtime=120,
+    params:
+        identity=identity("ingest_iq"),
     script:
         "../scripts/ingest_iq.py"
 
@@ -27,8 +27,6 @@ rule localize:
         iq=rules.ingest_iq.output.manifest,
     output:
         manifest=f"{RESULTS}/{{sample}}/manifests/localize.json",
-    params:
-        identity=identity("localize"),
     log:
         f"{RESULTS}/logs/{{sample}}/localize.log",
     benchmark:
@@ -37,6 +35,8 @@ rule localize:
     resources:
         mem_mb=mem_mb("localize"),
         runtime=240,
+    params:
+        identity=identity("localize"),
     script:
         "../scripts/localize.py"
 
@@ -47,8 +47,6 @@ rule track:
         detections=rules.localize.output.manifest,
     output:
         manifest=f"{RESULTS}/{{sample}}/manifests/track.json",
-    params:
-        identity=identity("track"),
     log:
         f"{RESULTS}/logs/{{sample}}/track.log",
     benchmark:
@@ -57,5 +55,7 @@ rule track:
     resources:
         mem_mb=mem_mb("track"),
         runtime=120,
+    params:
+        identity=identity("track"),
     script:
         "../scripts/track.py"

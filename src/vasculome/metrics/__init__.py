@@ -1,0 +1,1 @@
+"""How good it is: segmentations, localizations and tracks against the truth."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from vasculome.stages.job import Job, Outcome, content_of
 from vasculome.storage.arrays import ShardedArray, open_array
 from vasculome.storage.bundles import write_bundle
 from vasculome.storage.tables import part_path, write_table
-from vasculome.ultrasound.clutter import svd_filter
+from vasculome.ultrasound.clutter import singular_values, svd_filter
 from vasculome.ultrasound.detect import find_peaks, noise_level
 from vasculome.ultrasound.localize import positions_um, radial_symmetry, weighted_centroid
 
@@ -74,6 +75,8 @@ def run(job: Job) -> Outcome:
             "blocks": len(grid),
             "detections": detections,
             "detections_per_frame": round(detections / iq.shape[0], 2),
+            "keep_from": job.config.ultrasound.clutter.keep_from,
+            "singular_values": next(iter(results.values())).record["singular_values"],
         },
         (DETECTIONS,),
     )
@@ -112,6 +115,10 @@ def _localize(
         keep_from=chosen.clutter.keep_from,
         keep_to=None if keep_to is None else min(keep_to, len(block)),
     )
+    record: dict[str, Any] = {}
+    if start == 0:
+        # One block shows where tissue ends; the report draws it.
+        record["singular_values"] = [float(f"{v:.4g}") for v in singular_values(block)]
     del block
     magnitude = np.abs(filtered)
     del filtered
@@ -131,4 +138,4 @@ def _localize(
     power = path.with_suffix(POWER_SUFFIX)
     mean = np.mean(magnitude**2, axis=0)
     files[power.name] = write_bundle(power, {"power": mean, "frames": np.array(len(magnitude))})
-    return TileResult(files=files, record={"detections": len(table["frame"])})
+    return TileResult(files=files, record={**record, "detections": len(table["frame"])})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import blas, eigh
+from scipy.linalg import blas, eigh, eigvalsh
 
 _SINGLE_PRECISION_LIMIT = 1e5
 """Largest s1²/(s_k·s_k+1) at which the single-precision Gram matrix is trusted.
@@ -71,6 +71,25 @@ def svd_filter(
         kept = _leading_vectors(_gram(casorati, np.complex128), keep_from, last)[1]
         filtered = (kept @ kept.conj().T).astype(np.complex64) @ casorati
     return filtered.reshape(iq_t.shape)
+
+
+def singular_values(iq_t: NDArray[np.complexfloating]) -> NDArray[np.float64]:
+    """Return the singular values of a block of frames, largest first.
+
+    Tissue stands out as the first steep fall: the clutter filter keeps what comes after it.
+
+    Parameters
+    ----------
+    iq_t
+        Beamformed IQ, complex, shape (t, z, x) or (t, z, y, x).
+
+    Returns
+    -------
+    float64 array of shape (t,). Values below 1e-7 of the largest are rounding.
+    """
+    casorati = np.ascontiguousarray(iq_t, dtype=np.complex64).reshape(len(iq_t), -1)
+    squared = eigvalsh(_gram(casorati, np.complex128), lower=True, check_finite=False)
+    return np.sqrt(np.maximum(squared[::-1], 0.0))
 
 
 def _gram(casorati: NDArray[np.complex64], dtype: type) -> NDArray[np.complexfloating]:

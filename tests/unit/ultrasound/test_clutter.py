@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vasculome.ultrasound.clutter import svd_filter
+from vasculome.ultrasound.clutter import singular_values, svd_filter
 
 
 def complex_normal(rng, *shape):
@@ -75,3 +75,11 @@ def test_real_or_not_finite_iq():
     iq[4, 1, 1] = np.nan
     with pytest.raises(ValueError, match="finite"):
         svd_filter(iq, keep_from=2)
+
+
+@pytest.mark.parametrize("shape", [(12, 9, 8), (10, 4, 3, 5)])
+def test_singular_values_are_those_of_the_casorati_matrix(shape):
+    rng = np.random.default_rng(4)
+    iq = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+    expected = np.linalg.svd(iq.reshape(shape[0], -1).astype(complex), compute_uv=False)
+    np.testing.assert_allclose(singular_values(iq), expected, rtol=1e-6)
