@@ -47,5 +47,6 @@ def test_values_of_all_kinds_have_words():
 
 def test_every_key_of_a_configuration_gets_a_row():
     flat = flatten_keys(RunConfig().model_dump(mode="json"))
-    assert flat["ultrasound.track.max_speed_mm_s"] == 60.0
-    assert flat["microscopy.segment.scales_um"] == [2.0, 4.0, 8.0]
+    defaults = RunConfig()
+    assert flat["ultrasound.track.max_speed_mm_s"] == defaults.ultrasound.track.max_speed_mm_s
+    assert flat["microscopy.segment.scales_um"] == list(defaults.microscopy.segment.scales_um)
