@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -110,9 +111,10 @@ def read_alone(raw: Path, *, workers: int, cluster: Cluster) -> float:
     return time.perf_counter() - started
 
 
-def write_alone(voxels: np.ndarray, folder: Path, *, workers: int) -> float:
-    """Write an array from memory by tensorstore's own file driver; return seconds."""
+def write_from_memory(raw: Path, folder: Path, *, workers: int) -> float:
+    """Write the planes' voxels by tensorstore's own file driver; return seconds, reading apart."""
     shutil.rmtree(folder, ignore_errors=True)
+    voxels = np.stack([tifffile.imread(file) for file in sorted(raw.glob("*.tif"))])
     storage = RunConfig().storage
     metadata = array_metadata(
         shape=voxels.shape,
@@ -141,6 +143,13 @@ def write_alone(voxels: np.ndarray, folder: Path, *, workers: int) -> float:
     return time.perf_counter() - started
 
 
+def write_alone(raw: Path, folder: Path, *, workers: int, cluster: Cluster) -> float:
+    """Write on one worker process, with as many threads as there are workers; return seconds."""
+    work = functools.partial(write_from_memory, raw, folder, workers=workers)
+    seconds: float = cluster.submit(work).result()
+    return seconds
+
+
 def throughput(folder: Path, size: Size, *, seed: int, rounds: int, workers: int) -> list[dict]:
     """Measure the three ways on each encoding, in turn, and return medians in MB/s."""
     rows = []
@@ -149,19 +158,17 @@ def throughput(folder: Path, size: Size, *, seed: int, rounds: int, workers: int
         for encoding in ENCODINGS:
             raw = folder / encoding
             write_planes(raw, size, encoding=encoding, seed=seed)
-            voxels = np.stack([tifffile.imread(file) for file in sorted(raw.glob("*.tif"))])
             seconds: dict[str, list[float]] = {"read": [], "write": [], "ingest": []}
             # The first round warms up: imports on the workers, memory, files in the cache.
             for number in range(rounds + 1):
                 took = {
                     "read": read_alone(raw, workers=workers, cluster=cluster),
-                    "write": write_alone(voxels, folder / "alone", workers=workers),
+                    "write": write_alone(raw, folder / "alone", workers=workers, cluster=cluster),
                     "ingest": ingest(raw, folder / "out", workers=workers, cluster=cluster),
                 }
                 for method, value in took.items():
                     if number > 0:
                         seconds[method].append(value)
-            del voxels
             speed = {m: size.megabytes / statistics.median(s) for m, s in seconds.items()}
             slower = min(speed["read"], speed["write"])
             rows += [

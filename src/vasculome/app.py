@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,6 @@ from pathlib import Path
 import yaml
 
 from vasculome.config import RunConfig, Sample, parse_config
-from vasculome.demo import simulate_raw
 from vasculome.doctor import check_installation, verify_store
 from vasculome.errors import UserError
 from vasculome.resume import settle_orphans
@@ -28,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"vasculome: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("vasculome: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     return status
 
 
@@ -45,7 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument(
         "--end-orphans", action="store_true", help="end orphaned stages instead of waiting"
     )
-    resume.add_argument("snakemake", nargs="*", help="further arguments for snakemake, after --")
+    resume.add_argument(
+        "snakemake",
+        nargs="*",
+        help="targets and options of the run that crashed, after --, e.g. -- --cores 8 maps",
+    )
     resume.set_defaults(command=_resume)
 
     doctor = commands.add_parser("doctor", help="check the installation, or a store's shards")
@@ -53,7 +60,8 @@ def _parser() -> argparse.ArgumentParser:
         "--verify",
         type=Path,
         metavar="STORE",
-        help="compare a store's files with its ledger; damaged tiles are redone by the next run",
+        help="compare the files of a store, or of all stores in a folder, with their ledgers; "
+        "damaged tiles are redone by the next run",
     )
     doctor.set_defaults(command=_doctor)
 
@@ -70,8 +78,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _demo(arguments: argparse.Namespace) -> int:
     config = read_config(Path(DEMO_CONFIG))
-    simulate_raw(Path("demo/raw"), seed=0)
-    status = _snakemake(DEMO_CONFIG, "--rerun-incomplete", "--quiet", "rules")
+    _simulate_raw(Path("demo/raw"), seed=0)
+    # An earlier demonstration may have been interrupted.
+    status = _carry_on(Path(DEMO_CONFIG), ["--quiet", "rules"], end_orphans=False)
     if status == 0:
         print("\nThe demonstration is done. Open in a browser:")
         for page in sorted(Path(config.results).glob("*/report.html")):
@@ -83,11 +92,27 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    settle_orphans(Path(read_config(arguments.configfile).results), end=arguments.end_orphans)
-    status = _snakemake(str(arguments.configfile), "--unlock")
-    if status:
-        return status
-    return _snakemake(str(arguments.configfile), "--rerun-incomplete", *arguments.snakemake)
+    return _carry_on(arguments.configfile, arguments.snakemake, end_orphans=arguments.end_orphans)
+
+
+def _carry_on(configfile: Path, options: list[str], *, end_orphans: bool) -> int:
+    """Run Snakemake where an earlier run may have died; return its exit status."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--directory", "-d", type=Path, default=Path())
+    limits = ("--cores", "-c", "--jobs", "-j", "--profile", "--workflow-profile")
+    parser.add_argument(*limits, nargs="?", const="all", dest="limit")
+    known, _ = parser.parse_known_args(options)
+    directory = known.directory.resolve()
+    results = directory / read_config(configfile).results
+    settle_orphans(results, directory=directory, end=end_orphans)
+    cores = [] if known.limit else ["--cores", "all"]
+    # A config file last: followed by a target, it would take it for one more config file.
+    command = [*cores, *options, "--configfile", str(configfile)]
+    if any((directory / ".snakemake/locks").glob("*")):
+        status = _snakemake(*command, "--unlock")
+        if status:
+            return status
+    return _snakemake(*command, "--rerun-incomplete")
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -97,8 +122,15 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
-    simulate_raw(arguments.folder, seed=arguments.seed)
+    _simulate_raw(arguments.folder, seed=arguments.seed)
     return 0
+
+
+def _simulate_raw(folder: Path, *, seed: int) -> None:
+    # The simulators take seconds to import, which no other command needs.
+    from vasculome.demo import simulate_raw  # noqa: PLC0415
+
+    simulate_raw(folder, seed=seed)
 
 
 def _schemas(arguments: argparse.Namespace) -> int:
@@ -127,10 +159,19 @@ def read_config(path: Path) -> RunConfig:
     return parse_config(content or {}, where=str(path))
 
 
-def _snakemake(configfile: str, *options: str) -> int:
-    cores = () if "--cores" in options else ("--cores", "all")
-    command = [sys.executable, "-m", "snakemake", "--configfile", configfile, *cores, *options]
-    return subprocess.run(command, check=False).returncode
+def _snakemake(*options: str) -> int:
+    """Run Snakemake to its end, which is its own matter also when we are asked to stop."""
+    process = subprocess.Popen([sys.executable, "-m", "snakemake", *options])
+    before = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
+    try:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                # The terminal has sent it to Snakemake as well, which ends its jobs first.
+                continue
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

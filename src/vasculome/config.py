@@ -129,7 +129,11 @@ class ClutterConfig(_Settings):
     """SVD clutter filter, block by block."""
 
     block_frames: PositiveInt = Field(500, description="Frames filtered together.")
-    keep_from: PositiveInt = Field(5, description="First singular vector kept, counted from 1.")
+    keep_from: PositiveInt = Field(
+        10,
+        description="First singular vector kept, counted from 1. Too low lets tissue through and "
+        "ruins all; too high costs some bubbles, the slow ones first.",
+    )
     keep_to: PositiveInt | None = Field(None, description="Last one kept; null: to the end.")
 
     @model_validator(mode="after")
@@ -144,11 +148,15 @@ class ClutterConfig(_Settings):
 class LocalizeConfig(_Settings):
     """Detection and sub-pixel localization of microbubbles."""
 
-    localizer: Literal["radial_symmetry", "weighted_centroid"] = "radial_symmetry"
+    localizer: Literal["weighted_centroid", "radial_symmetry"] = "weighted_centroid"
     threshold_snr: PositiveFloat = Field(
         4.0, description="Peaks below this many times the block's noise level are ignored."
     )
-    half_width_px: PositiveInt = Field(2, description="Half width of the patch around a peak.")
+    half_width_px: PositiveInt = Field(
+        1,
+        description="Half width of the patch around a peak: 1 suits pixels of half a wavelength; "
+        "more for finer ones.",
+    )
     max_per_frame: PositiveInt = Field(1000, description="Brightest peaks kept a frame.")
 
 
@@ -163,7 +171,7 @@ class TrackConfig(_Settings):
         10, description="Shorter tracks are discarded."
     )
     smooth_sigma_frames: Annotated[float, Field(ge=0)] = Field(
-        2.0, description="Gaussian smoothing along a track, less on short ones; 0: none."
+        4.0, description="Gaussian smoothing along a track, less on short ones; 0: none."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -11,18 +12,19 @@ import shutil
 from pathlib import Path
 
 import psutil
-import torch
 
-from vasculome.storage.ledger import verify, void_tiles
+from vasculome.errors import UserError
+from vasculome.stages.catalog import CATALOG
+from vasculome.storage.ledger import Lease, tile_order, void_tiles
+from vasculome.storage.verify import verify_all
 
 
 def check_installation() -> int:
     """Print what is installed and what the machine has; return 1 where something is missing."""
-    cores = len(os.sched_getaffinity(0))
     print(f"Python {platform.python_version()} on {platform.platform()}")
-    print(f"{cores} cores, {psutil.virtual_memory().total / 1e9:.1f} GB of memory")
+    print(f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.1f} GB of memory")
     print(f"{shutil.disk_usage('.').free / 1e9:.0f} GB free in {Path.cwd()}")
-    print(f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
+    print(f"GPU: {_gpu()}")
     missing = 0
     for requirement in importlib.metadata.requires("vasculome") or []:
         name = re.split(r"[\s<>=!~;\[]", requirement, maxsplit=1)[0]
@@ -37,36 +39,74 @@ def check_installation() -> int:
     return int(missing > 0)
 
 
-def verify_store(store: Path) -> int:
-    """Compare a store's files with its ledger; mark damaged tiles to be redone by the next run.
+def _gpu() -> str:
+    if importlib.util.find_spec("torch") is None:
+        return "unknown, for want of torch"
+    # torch takes seconds to import, which is long for a look at a store.
+    import torch  # noqa: PLC0415
 
-    Returns 1 where something is damaged.
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+
+
+def verify_store(path: Path) -> int:
+    """Compare files with the ledgers that tell of them; the next run redoes what is damaged.
+
+    Parameters
+    ----------
+    path
+        A store, a folder that holds stores, or a file of one.
+
+    Returns
+    -------
+    int
+        1 where something is damaged, else 0.
 
     Raises
     ------
     UserError
-        Where there is no ledger, or a live run holds the store.
+        Where no ledger tells of ``path``, a live run holds a damaged store, or a file cannot be
+        read.
     """
-    damages = verify(store)
-    for damage in damages:
-        print(f"{damage.file}: {damage.fault}")
-    if not damages:
-        print(f"{store}: every file is as it was written.")
-        return 0
-    tiles = sorted({damage.tile for damage in damages if damage.tile})
-    void_tiles(store, tiles)
-    for manifest in _manifests_of(store):
-        manifest.unlink()
-        print(f"{manifest}: removed, so that the next run redoes {len(tiles)} tiles")
-    return 1
+    found = {store: damages for store, damages in verify_all(path).items() if damages}
+    for store, damages in found.items():
+        for damage in damages:
+            print(f"{damage.file}: {damage.fault}")
+        tiles = sorted({damage.tile for damage in damages if damage.tile}, key=tile_order)
+        with Lease(store):
+            # The ledger last: should we be ended before, the damage is still found.
+            for manifest in _manifests_after(store):
+                manifest.unlink(missing_ok=True)
+            void_tiles(store, tiles)
+        print(f"{store}: will be mended by the next run, which redoes {len(tiles)} tiles")
+    if not found:
+        print(f"{path}: every file is as it was written.")
+    return int(bool(found))
 
 
-def _manifests_of(store: Path) -> list[Path]:
-    """Return the manifests that vouch for ``store``, in the folder of its sample."""
-    store = Path(store).absolute()
-    return [
-        path
-        for folder in store.parents
-        for path in sorted((folder / "manifests").glob("*.json"))
-        if str(store.relative_to(folder)) in json.loads(path.read_text())["stores"]
-    ]
+def _manifests_after(store: Path) -> list[Path]:
+    """Return the manifests of the stage that made ``store`` and of all stages after it.
+
+    With an old manifest after it, Snakemake would not miss that of an earlier stage.
+    """
+    manifests: list[Path] = []
+    for folder in store.parents:
+        found = {path.stem: path for path in (folder / "manifests").glob("*.json")}
+        stale = {
+            stage
+            for stage, path in found.items()
+            if stage in CATALOG and str(store.relative_to(folder)) in _stores_in(path)
+        }
+        for stage, entry in CATALOG.items():
+            if stale & {stage, *entry.inputs}:
+                stale.add(stage)
+        manifests += [found[stage] for stage in CATALOG if stage in stale & set(found)]
+    return manifests
+
+
+def _stores_in(manifest: Path) -> list[str]:
+    try:
+        return list(json.loads(manifest.read_text())["stores"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            "is no manifest", where=manifest, fix="delete it, then run snakemake again"
+        ) from None

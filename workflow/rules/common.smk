@@ -18,7 +18,9 @@ def checked(function, *args):
 CONFIG, SAMPLES = checked(load_run, config)
 SAMPLE = {sample.sample: sample for sample in SAMPLES}
 RESULTS = CONFIG.results
-WORKERS = CONFIG.compute.workers or workflow.cores or 1
+# Without worker processes a job keeps one core busy: the others are for other jobs.
+INLINE = CONFIG.compute.scheduler == "inline"
+WORKERS = 1 if INLINE else CONFIG.compute.workers or workflow.cores or 1
 
 for sample in SAMPLES:
     checked(check_raw, CONFIG, sample)

@@ -26,6 +26,7 @@ rule ulm_maps:
     """Render density, velocity and direction maps from tracks."""
     input:
         iq=rules.ingest_iq.output.manifest,
+        detections=rules.localize.output.manifest,
         tracks=rules.track.output.manifest,
     output:
         manifest=f"{RESULTS}/{{sample}}/manifests/ulm_maps.json",

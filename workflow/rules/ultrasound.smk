@@ -44,6 +44,7 @@ rule localize:
 rule track:
     """Pair microbubbles from frame to frame and link them into tracks."""
     input:
+        iq=rules.ingest_iq.output.manifest,
         detections=rules.localize.output.manifest,
     output:
         manifest=f"{RESULTS}/{{sample}}/manifests/track.json",

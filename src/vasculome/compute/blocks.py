@@ -51,8 +51,9 @@ def map_tiles(
 ) -> dict[str, TileResult]:
     """Do ``work`` on every tile that the store's ledger does not prove done.
 
-    Tiles are streamed: at most ``cluster.in_flight`` are handed over at a time, so ``tiles`` may
-    be a generator of millions. A tile is recorded after its files are durable.
+    Tiles are streamed, so ``tiles`` may be a generator of millions. A tile is recorded after its
+    files are durable, and a worker gets the next one only then: whenever a run is killed, no
+    worker has more than one tile that must be done again.
 
     Parameters
     ----------
@@ -95,7 +96,6 @@ def map_tiles(
         TileProgress(label, total=total, bytes_per_tile=bytes_per_tile) as progress,
     ):
         ledger = Ledger(store, digest)
-        ledger.void_where_missing()
         left = _not_done(tiles, ledger, order, progress)
         pending: dict[Future[TileResult], tuple[T, int]] = {}
 
@@ -105,7 +105,7 @@ def map_tiles(
 
         try:
             while True:
-                for tile in itertools.islice(left, cluster.in_flight - len(pending)):
+                for tile in itertools.islice(left, cluster.workers - len(pending)):
                     hand_over(tile, 0)
                 if not pending:
                     break
@@ -174,8 +174,8 @@ def scan_blocks(
     ):
         ledger = Ledger(store, digest)
         saved = _load_state(path, digest)
-        voided = ledger.void_where_missing()
-        if saved is None or voided or saved[0] > len(ledger.done):
+        whole = all(ledger.proves(block_id) for block_id in list(ledger.done))
+        if saved is None or not whole or saved[0] > len(ledger.done):
             saved = 0, dict(initial_state)
         first, state = saved
         for number, block in enumerate(blocks):
@@ -211,7 +211,7 @@ def _not_done(
 ) -> Iterable[T]:
     for tile in tiles:
         _note(order, tile.id)
-        if tile.id in ledger.done:
+        if ledger.proves(tile.id):
             progress.skip()
         else:
             yield tile

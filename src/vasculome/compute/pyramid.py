@@ -10,6 +10,7 @@ import numpy as np
 from vasculome.compute.blocks import TileResult, map_tiles
 from vasculome.compute.cluster import Cluster
 from vasculome.geometry import Tile
+from vasculome.storage.lease import Lease
 from vasculome.storage.omezarr import Image
 
 
@@ -23,19 +24,20 @@ def finish_pyramid(
     Returns and raises as `vasculome.compute.blocks.map_tiles`.
     """
     results: dict[str, TileResult] = {}
-    for level in image.coarse_levels:
-        tiles = image.coarse_tiles(level)
-        plan = image.spec.levels[level]
-        results |= map_tiles(
-            functools.partial(_write_coarse, image),
-            tiles,
-            total=len(tiles),
-            store=image.path,
-            digest=digest,
-            cluster=cluster,
-            label=f"{label}, level {level}",
-            bytes_per_tile=math.prod(plan.shard) * np.dtype(image.spec.dtype).itemsize,
-        )
+    with Lease(image.path):
+        for level in image.coarse_levels:
+            tiles = image.coarse_tiles(level)
+            plan = image.spec.levels[level]
+            results |= map_tiles(
+                functools.partial(_write_coarse, image),
+                tiles,
+                total=len(tiles),
+                store=image.path,
+                digest=digest,
+                cluster=cluster,
+                label=f"{label}, level {level}",
+                bytes_per_tile=math.prod(plan.shard) * np.dtype(image.spec.dtype).itemsize,
+            )
     return results
 
 

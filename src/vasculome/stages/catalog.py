@@ -25,8 +25,8 @@ CATALOG: dict[str, StageEntry] = {
     "vessel_maps": StageEntry("microscopy", ("mask", "skeleton")),
     "ingest_iq": StageEntry("ultrasound", ()),
     "localize": StageEntry("ultrasound", ("ingest_iq",)),
-    "track": StageEntry("ultrasound", ("localize",)),
-    "ulm_maps": StageEntry("ultrasound", ("ingest_iq", "track")),
+    "track": StageEntry("ultrasound", ("ingest_iq", "localize")),
+    "ulm_maps": StageEntry("ultrasound", ("ingest_iq", "localize", "track")),
 }
 
 

@@ -45,7 +45,9 @@ def _changes_no_result(module: str) -> bool:
     return any(name == part or name.startswith(f"{part}.") for part in _NOT_CODE)
 
 
-def _imports(module: str) -> list[str]:
+# The stages share most of their modules: each is parsed once.
+@functools.cache
+def _imports(module: str) -> tuple[str, ...]:
     names = []
     for node in ast.walk(ast.parse(_source(module).read_bytes())):
         if isinstance(node, ast.Import):
@@ -53,7 +55,7 @@ def _imports(module: str) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             # ``from package import name`` may name a module or something inside one.
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [n for n in names if n.startswith(f"{_PACKAGE}.") and _is_module(n)]
+    return tuple(n for n in names if n.startswith(f"{_PACKAGE}.") and _is_module(n))
 
 
 @functools.cache

@@ -47,7 +47,7 @@ def raw_fingerprint(job: Job) -> str:
 
 def check(job: Job) -> None:
     """Raise UserError where the raw data is missing or not what the sample sheet says."""
-    open_raw(job)
+    _placed(job, open_raw(job))
 
 
 def bound(job: Job) -> MemoryBound:

@@ -13,6 +13,7 @@ from vasculome.config import RunConfig
 from vasculome.geometry import Box, Tile, TileGrid
 from vasculome.readers.iq import RawIQ, open_iq
 from vasculome.readers.iq_metadata import METADATA_NAMES, AcquisitionMeta, resolve_metadata
+from vasculome.stages.digest import digest_of
 from vasculome.stages.job import Job, Outcome, content_of
 from vasculome.storage.arrays import ShardedArray, create_array
 from vasculome.storage.foreign import open_foreign
@@ -84,7 +85,8 @@ def run(job: Job) -> Outcome:
             bytes_per_tile=math.prod(shard) * 8,
         )
     return Outcome(
-        content_of(results.values()),
+        # Later stages read the metadata too: another frame rate makes other tracks.
+        digest_of([content_of(results.values()), array.metadata]),
         {
             "shape": list(raw.shape),
             "raw_files": len(raw.files),

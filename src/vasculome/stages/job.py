@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +26,7 @@ from vasculome.config import RunConfig, Sample, parse_config, parse_samples
 from vasculome.errors import UserError
 from vasculome.stages.catalog import CATALOG, stages_of
 from vasculome.stages.digest import code_digest, digest_of
-from vasculome.storage.ledger import TileResult
+from vasculome.storage.ledger import Lease, TileResult, missing_file
 from vasculome.storage.shards import write_json_atomic
 
 log = logging.getLogger(__name__)
@@ -79,17 +81,18 @@ class Job:
         path = self.manifest_path(stage)
         try:
             content: dict[str, Any] = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"cannot read the manifest of stage {stage}: {error}",
-                where=path,
-                fix=f"delete it and run snakemake again to redo {stage}",
-            ) from None
+            lacking = {"content", "summary", "stores"} - content.keys()
+        except (OSError, ValueError, AttributeError) as error:
+            raise _bad_manifest(path, stage, str(error)) from None
+        if lacking:
+            raise _bad_manifest(path, stage, f"it lacks {', '.join(sorted(lacking))}")
         return content
 
     def digest(self) -> str:
         """Return what identifies the outputs: code, settings, sample and content of the inputs."""
-        inputs = {name: self.manifest(name)["content"] for name in CATALOG[self.stage].inputs}
+        manifests = {name: self.manifest(name) for name in CATALOG[self.stage].inputs}
+        # Stages read the summaries too: the intensity range is in no other file.
+        inputs = {name: [m["content"], m["summary"]] for name, m in manifests.items()}
         return digest_of({"identity": self.identity(), "inputs": inputs})
 
     def identity(self) -> str:
@@ -111,6 +114,28 @@ class Job:
         return bound
 
 
+def _bad_manifest(path: Path, stage: str, fault: str) -> UserError:
+    return UserError(
+        f"cannot read the manifest of stage {stage}: {fault}",
+        where=path,
+        fix=f"delete it and run snakemake again to redo {stage}",
+    )
+
+
+def check_inputs(job: Job) -> None:
+    """Raise UserError where files that earlier stages wrote are gone: they would read as 0."""
+    for stage in CATALOG[job.stage].inputs:
+        for store in job.manifest(stage)["stores"]:
+            missing = missing_file(job.folder / store)
+            if missing is not None:
+                raise UserError(
+                    f"is gone or cut, though stage {stage} wrote it",
+                    where=missing,
+                    fix=f"run `vasculome doctor --verify {job.folder / store}`, then snakemake "
+                    "again to redo it",
+                )
+
+
 def content_of(results: Iterable[TileResult]) -> str:
     """Return a checksum over the files and their checksums of ``results``, in their order."""
     return digest_of([result.files for result in results])
@@ -127,9 +152,10 @@ def load_run(content: Mapping[str, Any]) -> tuple[RunConfig, tuple[Sample, ...]]
     Raises
     ------
     UserError
-        For a bad key, a bad cell, or raw data that is missing or not what the sheet says.
+        For a bad key or a bad cell, or a results folder that cannot be one.
     """
     config = parse_config(content, where="config")
+    _check_writable(Path(config.results))
     sheet = Path(config.samples)
     try:
         text = sheet.read_text()
@@ -138,6 +164,17 @@ def load_run(content: Mapping[str, Any]) -> tuple[RunConfig, tuple[Sample, ...]]
             f"cannot read the sample sheet: {error}", where=sheet, fix="set 'samples' in the config"
         ) from None
     return config, parse_samples(text, where=str(sheet))
+
+
+def _check_writable(results: Path) -> None:
+    nearest = next(path for path in (results, *results.parents) if path.exists())
+    fault = None
+    if not nearest.is_dir():
+        fault = "is a file, not a folder"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        fault = "writing is not permitted"
+    if fault:
+        raise UserError(fault, where=nearest, fix="set 'results' in the config to another folder")
 
 
 def check_raw(config: RunConfig, sample: Sample) -> None:
@@ -158,13 +195,18 @@ def run_stage(
 def run_logged(work: Callable[..., None], *, log_path: str, **arguments: Any) -> None:
     """Call ``work(**arguments)`` with its log lines in ``log_path``.
 
-    A fault of the user's ends in one line in the log and exit status 1, without a traceback.
+    A fault of the user's ends in one line in the log and exit status 1, without a traceback;
+    and so does a request to end, by Ctrl-C or SIGTERM, after workers and leases are given back.
     """
     _log_to(Path(log_path))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         work(**arguments)
     except UserError as error:
         log.error("%s", error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        log.error("ended on request: what is done is kept, run again to carry on")
         sys.exit(1)
     except Exception:
         log.exception("%s failed", arguments.get("stage", work.__name__))
@@ -182,9 +224,11 @@ def execute(job: Job) -> Outcome:
     Raises
     ------
     UserError
-        Where the input, the configuration or the machine is at fault.
+        Where the input, the configuration or the machine is at fault, or another process is at
+        work on the same stage of the same sample.
     """
     started = time.monotonic()
+    check_inputs(job)
     bound = job.bound()
     log.info("%s of %s: memory bound %s", job.stage, job.sample.sample, bound)
     limit_gb = job.config.compute.memory_limit_gb
@@ -194,19 +238,21 @@ def execute(job: Job) -> Outcome:
             where="config: compute.memory_limit_gb",
             fix="use fewer workers or smaller storage.shard_zyx, or raise the limit",
         )
-    outcome: Outcome = stage_module(job.stage).run(job)
-    write_json_atomic(
-        job.manifest_path(job.stage),
-        {
-            "stage": job.stage,
-            "sample": job.sample.sample,
-            "version": __version__,
-            "digest": job.digest(),
-            "content": outcome.content,
-            "summary": outcome.summary,
-            "stores": list(outcome.stores),
-        },
-    )
+    # The leases of stores end with each store; between them a rerun would take us for dead.
+    with Lease(job.manifest_path(job.stage)):
+        outcome: Outcome = stage_module(job.stage).run(job)
+        write_json_atomic(
+            job.manifest_path(job.stage),
+            {
+                "stage": job.stage,
+                "sample": job.sample.sample,
+                "version": __version__,
+                "digest": job.digest(),
+                "content": outcome.content,
+                "summary": outcome.summary,
+                "stores": list(outcome.stores),
+            },
+        )
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     log.info(
         "%s of %s: done in %.1f s, peak of the main process %.0f MB",

@@ -56,7 +56,8 @@ def run(job: Job) -> Outcome:
     corner = [o - s / 2 + pixel_um / 2 for o, s in zip(origin_um, spacing_um, strict=True)]
     extent = zip(iq.shape[1:], spacing_um, strict=True)
     spec = ImageSpec(
-        shape=tuple(math.ceil(n * s / pixel_um) for n, s in extent),
+        # Rounded first: 102 * 49.28 / 9.856 comes out above 510, which would add an empty pixel.
+        shape=tuple(math.ceil(round(n * s / pixel_um, 6)) for n, s in extent),
         dtype="float32",
         axes=axes,
         spacing_um=(pixel_um,) * len(axes),

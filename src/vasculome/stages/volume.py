@@ -17,6 +17,7 @@ from vasculome.compute.blocks import TileResult, map_tiles
 from vasculome.compute.cluster import Cluster
 from vasculome.compute.pyramid import finish_pyramid
 from vasculome.geometry import Tile, TileGrid
+from vasculome.stages.digest import digest_of
 from vasculome.stages.job import Job, content_of
 from vasculome.storage.omezarr import Image, ImageSpec, create_image
 
@@ -30,7 +31,7 @@ MAPS = "maps"
 
 @dataclass(frozen=True)
 class Built:
-    """Finished images: what each tile of level 0 recorded, and a checksum over all files."""
+    """Finished images: what each tile of level 0 recorded, and a checksum of files and shapes."""
 
     results: Mapping[str, TileResult]
     content: str
@@ -129,7 +130,9 @@ def _build(
         files.extend(coarse.values())
     paths = dict.fromkeys([store, *(image.path for image in images)])
     stores = tuple(str(path.relative_to(job.folder.absolute())) for path in paths)
-    return Built(results, content_of(files), stores)
+    # The same files may be of a larger array: planes of nothing but 0 are not stored.
+    content = digest_of([content_of(files), [image.arrays[0].metadata for image in images]])
+    return Built(results, content, stores)
 
 
 def like(spec: ImageSpec, *, dtype: str, quantity: str) -> ImageSpec:

@@ -9,20 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorstore as ts
 
 from vasculome.errors import UserError
-from vasculome.geometry import Box, TileGrid
+from vasculome.geometry import Box
 from vasculome.storage.metadata import array_metadata, make_store, read_metadata
 from vasculome.storage.pyramid import fit_blocks
-from vasculome.storage.shards import (
-    ABSENT,
-    checksum,
-    codec_context,
-    encode_shard,
-    remove_file,
-    write_bytes_atomic,
-)
+from vasculome.storage.shard_writer import ShardWriter, open_store
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ class ShardedArray:
         """
         self._check_within(box)
         try:
-            return np.asarray(self._opened()[box.slices].read().result())
+            return np.asarray(open_store(self.path, self.metadata)[box.slices].read().result())
         except (ValueError, RuntimeError, OSError) as error:
             raise _unreadable(self.path, error) from error
 
@@ -93,6 +85,16 @@ class ShardedArray:
         UserError
             As `vasculome.storage.shards.write_bytes_atomic`.
         """
+        with self.writer() as writer:
+            self.start_write(writer, box, values)
+            return writer.finish()
+
+    def writer(self) -> ShardWriter:
+        """Return a writer for :meth:`start_write`, as a context manager."""
+        return ShardWriter(self.path, self.metadata, self.shard)
+
+    def start_write(self, writer: ShardWriter, box: Box, values: npt.NDArray[Any]) -> None:
+        """Begin what :meth:`write` does; ``writer.finish()`` ends it. Raises as that does."""
         self._check_within(box)
         if values.shape != box.shape or values.dtype != self.dtype:
             raise ValueError(f"{values.dtype} {values.shape} does not fit {self.dtype} {box.shape}")
@@ -101,25 +103,7 @@ class ShardedArray:
             for a, b, s, n in zip(box.start, box.stop, self.shard, self.shape, strict=True)
         ):
             raise ValueError(f"{box} is not made of whole shards {self.shard}")
-        files = {}
-        for tile in TileGrid(box, self.shard, (0,) * box.ndim):
-            block = values[tile.core.relative_to(box).slices]
-            index = (a // s for a, s in zip(tile.core.start, self.shard, strict=True))
-            name = "/".join(["c", *map(str, index)])
-            if block.any():
-                encoded = encode_shard(block, self.metadata)
-                write_bytes_atomic(self.path / name, encoded)
-                files[name] = checksum(encoded)
-            else:
-                remove_file(self.path / name)
-                files[name] = ABSENT
-        return files
-
-    def _opened(self) -> ts.TensorStore:
-        kvstore = {"driver": "file", "path": f"{self.path}/"}
-        return ts.open(
-            {"driver": "zarr3", "kvstore": kvstore}, read=True, open=True, context=codec_context()
-        ).result()
+        writer.start(box, values)
 
     def _check_within(self, box: Box) -> None:
         if box.intersect(Box.of_shape(self.shape)) != box:

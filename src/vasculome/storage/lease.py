@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import threading
 import time
@@ -26,6 +27,7 @@ from vasculome.storage.shards import TEMPORARY, fenced, read_token
 
 HEARTBEAT_S = 5.0
 STALE_AFTER_S = 60.0
+LEASE = ".lease.json"
 _HALF_WRITTEN_S = 5.0
 
 _held: dict[Path, Lease] = {}
@@ -34,7 +36,7 @@ _held: dict[Path, Lease] = {}
 def lease_path(store: Path) -> Path:
     """Return where the lease of ``store`` is."""
     store = Path(store).absolute()
-    return store.with_name(f"{store.name}.lease.json")
+    return store.with_name(f"{store.name}{LEASE}")
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,20 @@ class Holder:
 
 def read_holders(folder: Path) -> Iterator[tuple[Path, Holder]]:
     """Yield every store anywhere below ``folder`` that a live process holds, and that process."""
-    for path in sorted(Path(folder).rglob("*.lease.json")):
-        found = _read(path)
+    for store in stores_with(LEASE, below=folder):
+        found = _read(lease_path(store))
         if found is not None and found[0].is_alive(silent_s=found[1]):
-            yield path.with_name(path.name.removesuffix(".lease.json")), found[0]
+            yield store, found[0]
+
+
+def stores_with(ending: str, *, below: Path) -> Iterator[Path]:
+    """Yield every store anywhere below a folder that has a file ``<store><ending>`` beside it."""
+    for parent, folders, files in os.walk(below):
+        # Zarr stores may hold millions of files, and no stores.
+        folders[:] = sorted(name for name in folders if not name.endswith(".zarr"))
+        for name in sorted(files):
+            if name.endswith(ending):
+                yield Path(parent, name.removesuffix(ending))
 
 
 class Lease:
@@ -190,11 +202,16 @@ class Lease:
             )
 
     def _remove_leftovers(self) -> None:
-        """Remove the temporary files of runs that were killed."""
-        for file in self.store.parent.glob(f".{self.store.name}.*{TEMPORARY}"):
-            file.unlink(missing_ok=True)
-        for file in self.store.rglob(f".*{TEMPORARY}"):
-            file.unlink(missing_ok=True)
+        """Remove the temporary files and folders of runs that were killed."""
+        found = [
+            *self.store.parent.glob(f".{self.store.name}.*{TEMPORARY}"),
+            *self.store.rglob(f".*{TEMPORARY}"),
+        ]
+        for leftover in found:
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def _create_exclusively(path: Path, holder: Holder) -> bool:

@@ -1,4 +1,4 @@
-"""What is done: a journal beside each store that a rerun trusts, and a check of every file.
+"""What is done: a journal beside each store that a rerun trusts.
 
 A ledger is JSON lines in ``<store>.ledger.jsonl``: a header with the digest of everything that
 the outputs depend on, then one line a durable tile with the checksums of its files.
@@ -21,26 +21,27 @@ from vasculome.storage.lease import Lease, lease_path
 from vasculome.storage.shards import (
     ABSENT,
     check_fences,
-    file_checksum,
     recorded_size,
     remove_file,
     write_bytes_atomic,
 )
 
 __all__ = [
-    "Damage",
     "Lease",
     "Ledger",
     "TileResult",
     "lease_path",
     "ledger_path",
+    "load",
+    "missing_file",
     "remove_ledger",
     "tile_order",
-    "verify",
     "void_tiles",
 ]
 
 log = logging.getLogger(__name__)
+
+LEDGER = ".ledger.jsonl"
 
 
 @dataclass(frozen=True)
@@ -61,19 +62,10 @@ class TileResult:
     record: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Damage:
-    """A file that is not as recorded; ``tile`` is empty for a store's own metadata."""
-
-    tile: str
-    file: Path
-    fault: str
-
-
 def ledger_path(store: Path) -> Path:
     """Return where the ledger of ``store`` is."""
     store = Path(store).absolute()
-    return store.with_name(f"{store.name}.ledger.jsonl")
+    return store.with_name(f"{store.name}{LEDGER}")
 
 
 def tile_order(tile_id: str) -> tuple[tuple[int, int | str], ...]:
@@ -99,7 +91,7 @@ class Ledger:
         self.store = Path(store).absolute()
         self.path = ledger_path(store)
         self.digest = digest
-        found, self.done, sound = _load(self.path)
+        found, self.done, sound = load(self.path)
         if found != digest:
             for result in self.done.values():
                 for name in result.files:
@@ -121,17 +113,19 @@ class Ledger:
         if void:
             self._append({"void": void})
 
-    def void_where_missing(self) -> list[str]:
-        """Void tiles with a file that is gone or has another length; return their ids."""
-        missing = [
-            tile_id
-            for tile_id, result in self.done.items()
-            if not all(_has_length(self.store / name, c) for name, c in result.files.items())
-        ]
-        if missing:
-            log.warning("%s: files of %d tiles are gone or cut", self.store.name, len(missing))
-        self.void(missing)
-        return missing
+    def proves(self, tile_id: str) -> bool:
+        """Tell whether a tile is done: recorded, and its files there in their recorded length.
+
+        A tile whose files are gone or cut is made void.
+        """
+        result = self.done.get(tile_id)
+        if result is None:
+            return False
+        if all(_has_length(self.store / name, c) for name, c in result.files.items()):
+            return True
+        log.warning("%s: files of tile %s are gone or cut", self.store.name, tile_id)
+        self.void([tile_id])
+        return False
 
     def content(self) -> str:
         """Return a digest of all entries, whatever the order in which they were made."""
@@ -172,41 +166,6 @@ class Ledger:
             os.close(handle)
 
 
-def verify(store: Path) -> list[Damage]:
-    """Compare every file of ``store`` with its recorded checksum.
-
-    Returns
-    -------
-    list of Damage
-        Files that are missing, cut, changed, or exist where none should; unreadable Zarr
-        metadata; in tile order.
-
-    Raises
-    ------
-    UserError
-        Where the store has no ledger, or a file cannot be read.
-    """
-    store = Path(store)
-    digest, done, _ = _load(ledger_path(store))
-    if digest is None:
-        raise UserError(
-            "has no ledger to be verified by",
-            where=ledger_path(store),
-            fix="give the path of a store that vasculome has written",
-        )
-    damages = [
-        Damage("", file, "its metadata is no JSON")
-        for file in sorted([*store.glob("zarr.json"), *store.glob("*/zarr.json")])
-        if not _is_json(file)
-    ]
-    for tile_id in sorted(done, key=tile_order):
-        for name, recorded in done[tile_id].files.items():
-            fault = _fault(store / name, recorded)
-            if fault:
-                damages.append(Damage(tile_id, store / name, fault))
-    return damages
-
-
 def void_tiles(store: Path, tile_ids: Iterable[str]) -> None:
     """Remove the entries of damaged tiles from the ledger of a store that no run holds.
 
@@ -216,9 +175,22 @@ def void_tiles(store: Path, tile_ids: Iterable[str]) -> None:
         Where a live run holds the store.
     """
     with Lease(store):
-        digest, _, _ = _load(ledger_path(store))
+        digest, _, _ = load(ledger_path(store))
         if digest is not None:
             Ledger(store, digest).void(tile_ids)
+
+
+def missing_file(store: Path) -> Path | None:
+    """Return a file of ``store`` that is gone or has another length than its ledger tells.
+
+    Files are not read: `vasculome.storage.verify.verify` does that.
+    """
+    _, done, _ = load(ledger_path(store))
+    for result in done.values():
+        for name, recorded in result.files.items():
+            if not _has_length(Path(store) / name, recorded):
+                return Path(store) / name
+    return None
 
 
 def remove_ledger(store: Path) -> None:
@@ -226,8 +198,8 @@ def remove_ledger(store: Path) -> None:
     remove_file(ledger_path(store))
 
 
-def _load(path: Path) -> tuple[str | None, dict[str, TileResult], bool]:
-    """Return digest, entries, and whether every line was whole."""
+def load(path: Path) -> tuple[str | None, dict[str, TileResult], bool]:
+    """Return digest, entries, and whether every line was whole; digest None where it has none."""
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -266,29 +238,3 @@ def _has_length(path: Path, recorded: str) -> bool:
         return recorded != ABSENT and path.stat().st_size == recorded_size(recorded)
     except FileNotFoundError:
         return recorded == ABSENT
-
-
-def _fault(path: Path, recorded: str) -> str | None:
-    try:
-        found = file_checksum(path)
-    except OSError as error:
-        raise UserError(
-            f"cannot be read: {error.strerror}", where=path, fix="mend the disk or the rights"
-        ) from error
-    if found == recorded:
-        return None
-    if found == ABSENT:
-        return "is missing"
-    if recorded == ABSENT:
-        return "exists where none was written"
-    if recorded_size(found) < recorded_size(recorded):
-        return f"is cut to {recorded_size(found)} of {recorded_size(recorded)} bytes"
-    return "has changed"
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_bytes())
-    except ValueError:
-        return False
-    return True

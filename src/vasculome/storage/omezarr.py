@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,11 +84,18 @@ class Image:
         ValueError, UserError
             As `ShardedArray.write`.
         """
-        files = self._write_level(0, box, array)
-        for number, level in enumerate(self.spec.levels[: self.coarse_levels.start]):
-            if number > 0:
-                box, array = level.box_of(box), reduce_block(array, level.steps, self.spec.reduce)
-                files |= self._write_level(number, box, array)
+        files: dict[str, str] = {}
+        with contextlib.ExitStack() as stack:
+            writers = []
+            for number, level in enumerate(self.spec.levels[: self.coarse_levels.start]):
+                if number > 0:
+                    # Done while shards of the level before are still being encoded and written.
+                    box = level.box_of(box)
+                    array = reduce_block(array, level.steps, self.spec.reduce)
+                writers.append(stack.enter_context(self.arrays[number].writer()))
+                self.arrays[number].start_write(writers[-1], box, array)
+            for number, writer in enumerate(writers):
+                files |= _of_level(number, writer.finish())
         return files
 
     def coarse_tiles(self, level: int) -> tuple[Tile, ...]:
@@ -108,7 +116,7 @@ class Image:
         plan, finer = self.spec.levels[level], self.arrays[level - 1]
         values = finer.read(plan.source_of(tile.core, finer.shape))
         reduced = reduce_block(values, plan.steps, self.spec.reduce)
-        return self._write_level(level, tile.core, reduced)
+        return _of_level(level, self.arrays[level].write(tile.core, reduced))
 
     def finish_levels(self) -> dict[str, str]:
         """Make all coarse levels, in this process; returns and raises as :meth:`write`.
@@ -120,10 +128,6 @@ class Image:
             for tile in self.coarse_tiles(level):
                 files |= self.write_coarse(tile)
         return files
-
-    def _write_level(self, level: int, box: Box, array: npt.NDArray[Any]) -> dict[str, str]:
-        written = self.arrays[level].write(box, array)
-        return {f"{level}/{name}": checksum for name, checksum in written.items()}
 
 
 def create_image(path: Path, spec: ImageSpec) -> Image:
@@ -152,6 +156,10 @@ def open_image(path: Path) -> Image:
     names = _level_names(path, group)
     arrays = tuple(open_array(path / name) for name in names)
     return Image(path, parse_image(path, group, arrays[0].metadata), arrays)
+
+
+def _of_level(level: int, files: dict[str, str]) -> dict[str, str]:
+    return {f"{level}/{name}": checksum for name, checksum in files.items()}
 
 
 def _level_names(path: Path, group: dict[str, Any]) -> list[str]:

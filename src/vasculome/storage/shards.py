@@ -1,7 +1,7 @@
-"""Files that appear complete or not at all, and the bytes of Zarr shards.
+"""Files that appear complete or not at all; fences that keep out the writers of dead runs.
 
-Every write of the project passes through :func:`write_bytes_atomic`, so durability, checksums
-and fencing live in one place.
+Every file of the project comes to its place through :func:`write_bytes_atomic` or
+:func:`put_in_place`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import google_crc32c
-import numpy.typing as npt
 import tensorstore as ts
 
 from vasculome.errors import UserError
@@ -60,17 +59,30 @@ def write_bytes_atomic(path: Path, data: bytes | memoryview) -> None:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
-        _make_folder(path.parent)
+        make_folder(path.parent)
         try:
             _write_synced(temporary, data)
-            check_fences()
-            temporary.replace(path)
+            put_in_place(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
-        raise _explained(error, path) from error
+        raise explained(error, path) from error
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Rename a complete file to ``path``, whose folder the caller makes before and syncs after.
+
+    Raises
+    ------
+    UserError
+        Another run has taken over the store.
+    OSError
+        The file system refuses.
+    """
+    check_fences()
+    temporary.replace(path)
 
 
 def write_json_atomic(path: Path, content: Any) -> None:
@@ -89,7 +101,7 @@ def remove_file(path: Path) -> None:
         check_fences()
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise _explained(error, path) from error
+        raise explained(error, path) from error
 
 
 def checksum(data: bytes | memoryview) -> str:
@@ -105,7 +117,7 @@ def file_checksum(path: Path) -> str:
     value, length = 0, 0
     try:
         with path.open("rb", buffering=0) as file:
-            while block := file.read(1 << 24):
+            while block := file.read(1 << 20):
                 value = google_crc32c.extend(value, block)
                 length += len(block)
     except FileNotFoundError:
@@ -173,39 +185,6 @@ def codec_context() -> ts.Context:
     )
 
 
-def encode_shard(values: npt.NDArray[Any], metadata: dict[str, Any]) -> bytes:
-    """Return the bytes of the shard that holds ``values``.
-
-    tensorstore encodes into memory and we write the file: 0.2 CPU s/GB more than its own file
-    driver, but the checksum needs no second read, and rename and fencing are ours.
-
-    Parameters
-    ----------
-    values
-        A whole shard, or what the array's end leaves of one; not only 0.
-    metadata
-        As from `vasculome.storage.metadata.array_metadata`.
-    """
-    store = ts.open(
-        {
-            "driver": "zarr3",
-            "kvstore": {"driver": "memory"},
-            "metadata": {**metadata, "shape": list(values.shape), "attributes": {}},
-        },
-        create=True,
-        context=ts.Context({"memory_key_value_store": {}}, codec_context()),
-    ).result()
-    # Never with can_reference_source_data_indefinitely: tensorstore 0.1.86 then loses shards of
-    # four axes without a word. It gains nothing measurable.
-    store.write(values).result()
-    key = "/".join(["c"] + ["0"] * values.ndim)
-    # The store's key-value view is None only for drivers without one.
-    encoded: bytes = cast(ts.KvStore, store.kvstore).read(key).result().value
-    if not encoded:
-        raise RuntimeError(f"tensorstore encoded nothing for a shard of {values.shape}")
-    return encoded
-
-
 def _write_synced(path: Path, data: bytes | memoryview) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
@@ -217,17 +196,17 @@ def _write_synced(path: Path, data: bytes | memoryview) -> None:
         os.close(handle)
 
 
-def _make_folder(folder: Path) -> None:
-    """Make ``folder`` and what is missing above it, durably."""
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` and what is missing above it, durably; raises OSError."""
     if folder.is_dir():
         return
-    _make_folder(folder.parent)
+    make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    # A rename survives a power cut only when its folder is synced as well.
+def sync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` survive a power cut; raises OSError."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -235,7 +214,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _explained(error: OSError, path: Path) -> Exception:
+def explained(error: OSError, path: Path) -> Exception:
     """Return the UserError for what a user can mend; otherwise ``error`` itself."""
     fault = _USER_FAULTS.get(error.errno or 0)
     if fault is None:

@@ -19,9 +19,10 @@ from vasculome.compute.pyramid import finish_pyramid
 from vasculome.config import ComputeConfig
 from vasculome.errors import UserError
 from vasculome.geometry import Box, TileGrid
-from vasculome.storage.ledger import lease_path, ledger_path, verify, void_tiles
+from vasculome.storage.ledger import lease_path, ledger_path, void_tiles
 from vasculome.storage.omezarr import ImageSpec, create_image, open_image
 from vasculome.storage.shards import checksum, write_bytes_atomic
+from vasculome.storage.verify import verify
 
 GRID = TileGrid(Box.of_shape((30, 20)), (4, 5), (0, 0))
 
@@ -170,7 +171,7 @@ def test_a_user_error_comes_out_as_itself(tmp_path, cluster):
 
 
 class _CountingCluster(InlineCluster):
-    in_flight = 4
+    workers = 4
     most = drawn = done = 0
 
     def submit(self, function, /, *args):

@@ -4,7 +4,7 @@ import sys
 import pytest
 from distributed import LocalCluster
 
-from vasculome.compute.cluster import InlineCluster, open_cluster
+from vasculome.compute.cluster import open_cluster
 from vasculome.config import ComputeConfig
 from vasculome.errors import UserError
 
@@ -71,7 +71,3 @@ def test_an_unknown_scheduler_is_refused():
     config = ComputeConfig.model_construct(scheduler="slurm")
     with pytest.raises(ValueError, match="slurm"), open_cluster(config):
         pass
-
-
-def test_inline_needs_no_queue():
-    assert InlineCluster.in_flight == 1

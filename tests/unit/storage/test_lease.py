@@ -179,6 +179,8 @@ def test_taking_a_lease_removes_half_written_files(tmp_path):
     (tmp_path / "s" / "0" / "c").mkdir(parents=True)
     (tmp_path / "s" / "0" / "c" / ".7.1a2b3c4d.tmp").write_bytes(b"half")
     (tmp_path / "s" / "0" / "c" / "7").write_bytes(b"whole")
+    (tmp_path / "s" / "0" / ".1a2b3c4d.tmp" / "c").mkdir(parents=True)
+    (tmp_path / "s" / "0" / ".1a2b3c4d.tmp" / "c" / "8").write_bytes(b"staged")
     (tmp_path / ".s.ledger.jsonl.1a2b3c4d.tmp").write_bytes(b"half")
     (tmp_path / ".other.1a2b3c4d.tmp").write_bytes(b"not ours")
     with Lease(tmp_path / "s"):

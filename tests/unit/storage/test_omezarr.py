@@ -2,6 +2,9 @@ import dataclasses
 import math
 import pickle
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,7 +76,7 @@ def odd_specs(draw):
 
 
 @given(odd_specs(), st.randoms(use_true_random=False))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_any_shape_comes_back_and_its_pyramid_in_any_order(tmp_path_factory, spec, rng):
     values = _values(spec.shape, spec.dtype, seed=rng.randrange(1000))
     tiles = _tiles(spec)
@@ -141,6 +144,31 @@ def test_empty_shards_are_not_stored_and_stale_ones_removed(tmp_path):
     assert empty == dict.fromkeys(full, ABSENT)
     assert not any((image.path / name).exists() for name in full)
     assert not image.read(Box.of_shape(image.spec.shape)).any()
+
+
+FULL_DISK = (
+    "import resource, sys, pathlib, numpy as np\n"
+    "from vasculome.errors import UserError\n"
+    "from vasculome.storage.omezarr import open_image\n"
+    "from vasculome.geometry import Box\n"
+    "image = open_image(pathlib.Path(sys.argv[1]))\n"
+    "values = np.random.default_rng(0).integers(0, 60000, image.spec.shape).astype('uint16')\n"
+    "values[:, :16, :16] = 1\n"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
+    "try: image.write(Box.of_shape(image.spec.shape), values)\n"
+    "except UserError as error: print(error)\n"
+)
+
+
+def test_a_full_disk_leaves_whole_shards_or_none(tmp_path):
+    image = create_image(tmp_path / "i.ome.zarr", _spec((16, 40, 36)))
+    command = [sys.executable, "-c", FULL_DISK, str(image.path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert f"{image.path}/0: cannot be written: the file would pass the size limit" in done.stdout
+    left = {p.relative_to(image.path) for p in image.path.rglob("*") if p.is_file()}
+    assert {p for p in left if p.name != "zarr.json"} == {Path("0/c/0/0/0")}
+    assert not list(image.path.rglob(".*"))
+    assert (image.read(Box((0, 0, 0), (16, 16, 16))) == 1).all()
 
 
 def test_several_shards_at_once_give_the_files_of_one_by_one(tmp_path):
