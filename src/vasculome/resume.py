@@ -92,17 +92,17 @@ def _process_of(holder: Holder, store: Path) -> psutil.Process:
 
 
 def _end(process: psutil.Process, work: str) -> None:
-    """End a stage and its workers; first kindly, so that it cleans up behind itself."""
+    """End a stage kindly, so that it cleans up behind itself; then kill what is left of it."""
     family = _family(process)
     try:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
             process.resume()  # one that was stopped hears nothing
-        _, alive = psutil.wait_procs(family, timeout=_GRACE_S)
-        for member in alive:
+        psutil.wait_procs([process], timeout=_GRACE_S)
+        for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
-        psutil.wait_procs(alive, timeout=_GRACE_S)
+        psutil.wait_procs(family, timeout=_GRACE_S)
     except psutil.AccessDenied:
         raise UserError(
             f"process {process.pid} is another user's and cannot be ended",

@@ -5,9 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from tiny_project import BRAIN, MOUSE, ROOT, Project, copy_of, write_raw
-
-__all__ = ["BRAIN", "MOUSE", "ROOT", "Project", "write_raw"]
+from tiny_project import BRAIN, MOUSE, Project, copy_of, write_raw
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,9 @@ import tifffile
 import yaml
 
 from vasculome.config import parse_config, parse_samples
+from vasculome.report.build import report_sample
 from vasculome.simulate.phantoms import microscope_phantom, ultrasound_phantom
-from vasculome.stages.job import check_raw, run_stage
+from vasculome.stages.job import check_sample, run_logged, run_stage
 
 ROOT = Path(__file__).parents[2]
 
@@ -165,7 +166,11 @@ def _work(folder: Path, stage: str, sample: str, file_limit: int | None) -> None
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     content = yaml.safe_load(Path("config.yaml").read_text())
-    run_stage(stage, config=content, sample=sample, threads=1, log_path="stage.log")
+    if stage == "sample_report":
+        page = f"results/{sample}/report.html"
+        run_logged(report_sample, config=content, sample=sample, out=page, log_path="stage.log")
+    else:
+        run_stage(stage, config=content, sample=sample, threads=1, log_path="stage.log")
 
 
 def told_by(ended: Ended) -> str:
@@ -198,7 +203,7 @@ def check_raw_files(project: Project) -> None:
     """Check the raw files of the last sample, as the Snakefile does before anything runs."""
     sheet = (project.folder / "samples.tsv").read_text()
     *_, sample = parse_samples(sheet, where="samples.tsv")
-    check_raw(parse_config({}, where="config"), sample)
+    check_sample(parse_config({}, where="config"), sample)
 
 
 def copy_of(project: Project, folder: Path) -> Project:

@@ -4,13 +4,13 @@ import sys
 
 from vasculome.errors import UserError
 from vasculome.stages.catalog import CATALOG, stages_of
-from vasculome.stages.job import Job, check_raw, load_run
+from vasculome.stages.job import Job, check_sample, load_run
 
 
-def checked(function, *args):
+def checked(function, *args, **kwargs):
     """Call `function`; what the user has done wrong ends the run in one line."""
     try:
-        return function(*args)
+        return function(*args, **kwargs)
     except UserError as error:
         sys.exit(f"vasculome: {error}")
 
@@ -23,7 +23,7 @@ INLINE = CONFIG.compute.scheduler == "inline"
 WORKERS = 1 if INLINE else CONFIG.compute.workers or workflow.cores or 1
 
 for sample in SAMPLES:
-    checked(check_raw, CONFIG, sample)
+    checked(check_sample, CONFIG, sample, threads=WORKERS)
 
 
 wildcard_constraints:

@@ -7,7 +7,7 @@ import itertools
 import logging
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -227,7 +227,14 @@ def _result_or_none(
     future: Future[TileResult], tile: _Identified, label: str, *, may_retry: bool
 ) -> TileResult | None:
     """Return what the tile returned, or None if it is to be tried again."""
-    error = future.exception()
+    try:
+        error = future.exception()
+    except CancelledError:
+        raise UserError(
+            "the Dask scheduler was lost",
+            where=f"{label}, tile {tile.id}",
+            fix="see that it runs and can be reached, then rerun",
+        ) from None
     if error is None:
         return future.result()
     if isinstance(error, OSError | KilledWorker) and may_retry:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any, Protocol
 
 import dask
@@ -117,7 +119,23 @@ def _local_cluster(compute: ComputeConfig) -> Iterator[Cluster]:
         _main_module_hidden(),
         _environment(thread_environment(compute.threads_per_worker) | _ALLOCATOR),
         tempfile.TemporaryDirectory(prefix="vasculome-") as folder,
-        LocalCluster(  # type: ignore[no-untyped-call]
+        _start_local(workers, folder) as cluster,
+        Client(cluster) as client,  # type: ignore[no-untyped-call]
+        client.get_executor(pure=False) as executor,
+    ):
+        yield DaskCluster(executor, workers)
+
+
+def _start_local(workers: int, folder: str) -> LocalCluster:
+    """Start a scheduler and workers that leave Ctrl-C to this process, which then ends them.
+
+    Threads and processes inherit the signals that are blocked where they are started.
+    """
+    # It would be started with the first worker, and unblock the signal there.
+    resource_tracker.ensure_running()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
@@ -127,11 +145,9 @@ def _local_cluster(compute: ComputeConfig) -> Iterator[Cluster]:
             memory_limit=0,
             local_directory=folder,
             silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,  # type: ignore[no-untyped-call]
-        client.get_executor(pure=False) as executor,
-    ):
-        yield DaskCluster(executor, workers)
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 @contextlib.contextmanager

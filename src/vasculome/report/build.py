@@ -8,7 +8,8 @@ from typing import Any
 
 from vasculome.report.cohort import write_cohort_report
 from vasculome.report.sample import sample_summary, write_sample_report
-from vasculome.stages.job import load_run
+from vasculome.stages.catalog import stages_of
+from vasculome.stages.job import Job, check_stores, load_run
 
 
 def report_sample(*, config: Mapping[str, Any], sample: str, out: str) -> None:
@@ -16,6 +17,9 @@ def report_sample(*, config: Mapping[str, Any], sample: str, out: str) -> None:
     run, samples = load_run(config)
     row = next(s for s in samples if s.sample == sample)
     results = Path(run.results)
+    stages = stages_of(row.modality)
+    job = Job(stages[-1], run, row)
+    check_stores(job, [stage for stage in stages if job.manifest_path(stage).exists()])
     write_sample_report(
         results / sample,
         sample=row.model_dump(mode="json", exclude_none=True),

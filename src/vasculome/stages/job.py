@@ -122,9 +122,9 @@ def _bad_manifest(path: Path, stage: str, fault: str) -> UserError:
     )
 
 
-def check_inputs(job: Job) -> None:
-    """Raise UserError where files that earlier stages wrote are gone: they would read as 0."""
-    for stage in CATALOG[job.stage].inputs:
+def check_stores(job: Job, stages: Iterable[str]) -> None:
+    """Raise UserError where files that ``stages`` wrote are gone: they would read as 0."""
+    for stage in stages:
         for store in job.manifest(stage)["stores"]:
             missing = missing_file(job.folder / store)
             if missing is not None:
@@ -177,10 +177,24 @@ def _check_writable(results: Path) -> None:
         raise UserError(fault, where=nearest, fix="set 'results' in the config to another folder")
 
 
-def check_raw(config: RunConfig, sample: Sample) -> None:
-    """Raise UserError where raw data is missing or not what the sheet says, by its headers."""
-    stage = stages_of(sample.modality)[0]
-    stage_module(stage).check(Job(stage, config, sample))
+def check_sample(config: RunConfig, sample: Sample, *, threads: int = 1) -> None:
+    """Raise UserError where raw data, settings and memory do not fit, from headers alone."""
+    stages = stages_of(sample.modality)
+    stage_module(stages[0]).check(Job(stages[0], config, sample))
+    for stage in stages:
+        _check_memory(Job(stage, config, sample, threads))
+
+
+def _check_memory(job: Job) -> MemoryBound:
+    bound = job.bound()
+    limit_gb = job.config.compute.memory_limit_gb
+    if limit_gb is not None and bound.total_mb > limit_gb * 1000:
+        raise UserError(
+            f"stage {job.stage} of {job.sample.sample} may need {bound}, more than {limit_gb} GB",
+            where="config: compute.memory_limit_gb",
+            fix="use fewer workers or smaller storage.shard_zyx, or raise the limit",
+        )
+    return bound
 
 
 def run_stage(
@@ -228,16 +242,9 @@ def execute(job: Job) -> Outcome:
         work on the same stage of the same sample.
     """
     started = time.monotonic()
-    check_inputs(job)
-    bound = job.bound()
+    check_stores(job, CATALOG[job.stage].inputs)
+    bound = _check_memory(job)
     log.info("%s of %s: memory bound %s", job.stage, job.sample.sample, bound)
-    limit_gb = job.config.compute.memory_limit_gb
-    if limit_gb is not None and bound.total_mb > limit_gb * 1000:
-        raise UserError(
-            f"stage {job.stage} may need {bound}, more than {limit_gb} GB",
-            where="config: compute.memory_limit_gb",
-            fix="use fewer workers or smaller storage.shard_zyx, or raise the limit",
-        )
     # The leases of stores end with each store; between them a rerun would take us for dead.
     with Lease(job.manifest_path(job.stage)):
         outcome: Outcome = stage_module(job.stage).run(job)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,6 +169,21 @@ def test_a_user_error_comes_out_as_itself(tmp_path, cluster):
         _map(tmp_path / "store", _raise_user_error, cluster)
     assert caught.value.what == "no space"
     assert caught.value.fix == "free some"
+
+
+class _LostCluster(InlineCluster):
+    def submit(self, function, /, *args):
+        future = super().submit(function, *args)
+        if args[1].id == "2.1":
+            future = Future()
+            future.cancel()
+            future.set_running_or_notify_cancel()
+        return future
+
+
+def test_a_lost_scheduler_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"tile 2\.1: the Dask scheduler was lost"):
+        _map(tmp_path / "store", _write, _LostCluster())
 
 
 class _CountingCluster(InlineCluster):
