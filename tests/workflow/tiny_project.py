@@ -73,6 +73,8 @@ MOUSE = {
 # Times differ from run to run, and pages and journals tell of them.
 _TIMED = ({"logs", "benchmarks"}, {".html", ".jsonl"})
 
+_NOBODY = 65534
+
 # Children of a server that has everything imported start in a tenth of a second.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
@@ -104,18 +106,19 @@ class Project:
         lines = [columns, *([row.get(c, "") for c in columns] for row in rows)]
         (self.folder / "samples.tsv").write_text("\n".join("\t".join(line) for line in lines))
 
-    def command(self, *options: str) -> list[str]:
+    def command(self, *options: str, cores: int | None = 2) -> list[str]:
         return [
             sys.executable,
             *("-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
             *("--directory", str(self.folder), "--configfile", str(self.folder / "config.yaml")),
-            *("--cores", "2", *options),
+            *(("--cores", str(cores)) if cores else ()),
+            *options,
         ]
 
-    def run(self, *options: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *options: str, cores: int | None = 2) -> subprocess.CompletedProcess[str]:
         """Run Snakemake to its end."""
         return subprocess.run(
-            self.command(*options),
+            self.command(*options, cores=cores),
             capture_output=True,
             text=True,
             timeout=400,
@@ -123,12 +126,20 @@ class Project:
             env={**os.environ, "NO_COLOR": "1"},
         )
 
-    def run_stage(self, stage: str, sample: str, *, file_limit: int | None = None) -> Ended:
+    def run_stage(
+        self, stage: str, sample: str, *, file_limit: int | None = None, as_nobody: bool = False
+    ) -> Ended:
         """Run one stage as its workflow script does, in a process of its own.
 
-        `file_limit` is the largest file in bytes that the process may write.
+        Parameters
+        ----------
+        file_limit
+            Largest file in bytes that the process may write.
+        as_nobody
+            Without the rights of root, to whom nothing is forbidden.
         """
-        process = _FORKS.Process(target=_work, args=(self.folder, stage, sample, file_limit))
+        arguments = self.folder, stage, sample, file_limit, as_nobody
+        process = _FORKS.Process(target=_work, args=arguments)
         process.start()
         process.join(timeout=200)
         log, stderr = self.folder / "stage.log", self.folder / "stage.err"
@@ -158,13 +169,15 @@ class Project:
         }
 
 
-def _work(folder: Path, stage: str, sample: str, file_limit: int | None) -> None:
+def _work(folder: Path, stage: str, sample: str, file_limit: int | None, as_nobody: bool) -> None:
     os.chdir(folder)
     error = os.open("stage.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(error, 2)
     sys.stderr = os.fdopen(error, "w", buffering=1)
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    if as_nobody and os.geteuid() == 0:
+        os.setuid(_NOBODY)
     content = yaml.safe_load(Path("config.yaml").read_text())
     if stage == "sample_report":
         page = f"results/{sample}/report.html"

@@ -235,6 +235,7 @@ def _line(entry: dict[str, Any]) -> bytes:
 
 def _has_length(path: Path, recorded: str) -> bool:
     try:
-        return recorded != ABSENT and path.stat().st_size == recorded_size(recorded)
+        length = path.stat().st_size
     except FileNotFoundError:
         return recorded == ABSENT
+    return recorded != ABSENT and length == recorded_size(recorded)

@@ -9,6 +9,7 @@ from vasculome.storage.ledger import (
     Ledger,
     TileResult,
     ledger_path,
+    missing_file,
     void_tiles,
 )
 from vasculome.storage.shards import ABSENT, checksum, write_bytes_atomic
@@ -111,3 +112,13 @@ def test_missing_or_cut_files_are_seen_without_reading(store):
         ]
         assert unproven == ["0.1", "0.2", "0.12"]
     assert not ledger.proves("never heard of")
+
+
+def test_a_tile_of_nothing_but_zeros_is_proved_by_the_absence_of_its_file(store):
+    ledger = Ledger(store, "digest")
+    ledger.record("0.0", TileResult({"c/9/9": ABSENT}))
+    assert Ledger(store, "digest").proves("0.0")
+    assert missing_file(store) is None
+    write_bytes_atomic(store / "c/9/9", b"stale")
+    assert missing_file(store) == store / "c/9/9"
+    assert not Ledger(store, "digest").proves("0.0")

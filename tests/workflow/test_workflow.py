@@ -1,0 +1,236 @@
+"""The real Snakefile on a tiny project: plans, targets, reruns, cluster profile, report."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from test_bad_images import not_a_number
+from tiny_project import BRAIN, CONFIG, MOUSE, ROOT, Project, copy_of, write_raw
+
+from vasculome.config import Sample, parse_config
+from vasculome.stages.catalog import CATALOG
+from vasculome.stages.job import Job
+
+REPORTS = {"sample_report", "cohort", "all"}
+
+
+@pytest.fixture
+def spare(finished, tmp_path) -> Project:
+    """A copy of the finished project that may be run again."""
+    return copy_of(finished, tmp_path / "run")
+
+
+def _planned(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Return how often each rule is planned to run, from the table that is printed first."""
+    assert done.returncode == 0, done.stderr
+    table = (done.stdout + done.stderr).partition("Job stats:")[2].partition("\ntotal")[0]
+    return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+
+
+def _jobs(output: str) -> dict[str, str]:
+    """Return what is printed of each job, by rule and sample."""
+    jobs = re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)+)", output, re.MULTILINE)
+    return {f"{rule} {_value(text, 'wildcards: sample')}".strip(): text for rule, text in jobs}
+
+
+def _value(text: str, key: str) -> str:
+    found = re.search(rf"\b{key}=([^,\s]+)", text)
+    return found[1] if found else ""
+
+
+def _job(stage: str, *, changes: dict | None = None, threads: int = 1) -> Job:
+    config = parse_config({**CONFIG, **(changes or {})}, where="config")
+    row = {"microscopy": BRAIN, "ultrasound": MOUSE}[CATALOG[stage].modality]
+    return Job(stage, config, Sample.model_validate(row), threads)
+
+
+# Plans
+
+
+def test_plan_is_readable_and_writes_nothing(tmp_path, monkeypatch):
+    project = Project(tmp_path)
+    write_raw(tmp_path)
+    project.write_config()
+    project.write_samples(BRAIN, MOUSE)
+    done = project.run("-n")
+    assert _planned(done) == dict.fromkeys(CATALOG, 1) | {"sample_report": 2, "cohort": 1, "all": 1}
+    jobs = _jobs(done.stdout)
+    assert "raw/brain" in jobs["ingest_image brain"]
+    assert "Missing output files: results/mouse/manifests/track.json" in jobs["track mouse"]
+    monkeypatch.chdir(tmp_path)
+    for stage in CATALOG:
+        (text,) = [text for name, text in jobs.items() if name.startswith(f"{stage} ")]
+        assert int(_value(text, "mem_mb")) == _job(stage).bound().total_mb
+        assert int(_value(text, "runtime")) > 0
+    assert not (tmp_path / "results").exists()
+
+
+def test_targets(finished):
+    done = finished.run("--list-target-rules")
+    assert done.returncode == 0
+    told = {line.split()[0] for line in done.stdout.splitlines()}
+    assert {"all", "maps", "report", *(f"all_{stage}" for stage in CATALOG)} <= told
+
+
+def test_finished_project_has_its_products(finished):
+    results = finished.folder / "results"
+    for sample, kind in (("brain", "vessel_fraction"), ("mouse", "density")):
+        assert (results / sample / f"maps/{kind}.ome.zarr/zarr.json").exists()
+        assert (results / sample / "report.html").stat().st_size > 10_000
+    assert len((results / "cohort/summary.tsv").read_text().splitlines()) == 3
+    for stage, entry in CATALOG.items():
+        sample = {"microscopy": "brain", "ultrasound": "mouse"}[entry.modality]
+        assert (results / f"logs/{sample}/{stage}.log").read_text()
+        assert (results / f"benchmarks/{sample}/{stage}.tsv").read_text()
+
+
+# Reruns
+
+
+def test_nothing_is_done_twice(finished):
+    assert "Nothing to be done" in finished.run().stderr
+
+
+@pytest.mark.parametrize(
+    "compute", [{"scheduler": "local", "workers": 7}, {"scheduler": "inline", "memory_limit_gb": 9}]
+)
+def test_the_number_of_workers_changes_no_result(spare, compute):
+    spare.write_config({"compute": compute})
+    assert "Nothing to be done" in spare.run("-n").stderr + spare.run("-n").stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "redone"),
+    [
+        (
+            {"microscopy": {**CONFIG["microscopy"], "maps": {"voxel_um": 40.0}}},
+            {"vessel_maps"},
+        ),
+        (
+            {"microscopy": {**CONFIG["microscopy"], "normalize": {"upper_percent": 90.0}}},
+            {"normalize", "enhance", "mask", "skeleton", "vessel_maps"},
+        ),
+        (
+            {"ultrasound": {**CONFIG["ultrasound"], "track": {"min_length_frames": 6}}},
+            {"track", "ulm_maps"},
+        ),
+    ],
+    ids=["voxel_um", "upper_percent", "min_length_frames"],
+)
+def test_a_setting_reruns_what_it_touches(spare, changes, redone):
+    spare.write_config(changes)
+    assert set(_planned(spare.run("-n"))) == redone | REPORTS
+
+
+def test_new_sample_leaves_the_others_alone(spare):
+    spare.write_samples(BRAIN, MOUSE, {**MOUSE, "sample": "rat"})
+    planned = _planned(spare.run("-n"))
+    assert planned == dict.fromkeys(["ingest_iq", "localize", "track", "ulm_maps", *REPORTS], 1)
+
+
+def test_changed_maps_are_made_anew_and_nothing_else(spare, finished):
+    spare.write_config({"microscopy": {**CONFIG["microscopy"], "maps": {"voxel_um": 40.0}}})
+    before = spare.shards("brain") | spare.shards("mouse")
+    done = spare.run("maps")
+    assert done.returncode == 0, done.stderr
+    after = spare.shards("brain") | spare.shards("mouse")
+    changed = {path for path in before | after if before.get(path) != after.get(path)}
+    assert changed and all("results/brain/maps/" in str(path) for path in changed)
+    own = "brain/maps/", "brain/manifests/vessel_maps.json"
+    kept = {k: v for k, v in spare.results().items() if not k.startswith(own)}
+    assert kept == {k: v for k, v in finished.results().items() if not k.startswith(own)}
+
+
+def test_touched_raw_data_is_read_again_but_equal_tiles_are_not_redone(spare, finished):
+    (spare.folder / "raw/brain/plane_003.tif").touch()
+    before = spare.shards("brain")
+    done = spare.run("all_mask")
+    assert done.returncode == 0, done.stderr
+    assert {"ingest_image brain", "enhance brain"} <= set(_jobs(done.stderr))
+    after = spare.shards("brain")
+    changed = {path for path in before | after if before.get(path) != after.get(path)}
+    assert changed and all("brain/image.ome.zarr/" in str(path) for path in changed)
+    assert spare.results() == finished.results() | _manifests_of_ingest(spare)
+
+
+def _manifests_of_ingest(project: Project) -> dict[str, str]:
+    # Its digest tells of the raw file's time.
+    return {k: v for k, v in project.results().items() if k == "brain/manifests/ingest_image.json"}
+
+
+def test_another_intensity_range_reaches_the_candidates(spare):
+    before = spare.shards("brain")
+    spare.write_config(
+        {"microscopy": {**CONFIG["microscopy"], "normalize": {"upper_percent": 60.0}}}
+    )
+    for stage in ("normalize", "enhance"):
+        assert spare.run_stage(stage, "brain").code == 0
+    after = spare.shards("brain")
+    assert any("candidates.ome.zarr" in str(p) for p in after if after[p] != before.get(p))
+
+
+# Resources and profiles
+
+
+def test_memory_rises_with_each_attempt(project):
+    not_a_number(project.folder / "raw/new")
+    project.write_samples(BRAIN, MOUSE, {**BRAIN, "sample": "new", "path": "raw/new"})
+    done = project.run("all_ingest_image", "--retries", "1")
+    assert done.returncode == 1
+    asked = re.findall(r"rule ingest_image:.*?\bmem_mb=(\d+)", done.stderr, re.DOTALL)
+    bound = _job("ingest_image").bound().total_mb
+    assert [int(mb) for mb in asked] == [bound, 2 * bound]
+
+
+def test_slurm_profile(finished, monkeypatch, tmp_path):
+    profile = str(ROOT / "workflow/profiles/slurm")
+    project = Project(tmp_path)
+    (tmp_path / "raw").symlink_to(finished.folder / "raw")
+    project.write_config({"compute": {"scheduler": "local"}})
+    project.write_samples(BRAIN, MOUSE)
+    done = project.run("-n", "--workflow-profile", profile, cores=None)
+    assert _planned(done)["all"] == 1
+    jobs = _jobs(done.stdout)
+    monkeypatch.chdir(tmp_path)
+    for stage in CATALOG:
+        (text,) = [text for name, text in jobs.items() if name.startswith(f"{stage} ")]
+        long = stage in ("enhance", "skeleton")
+        assert _value(text, "slurm_partition") == ("long" if long else "standard")
+        assert _value(text, "slurm_account") == "lab"
+        threads = re.search(r"threads: (\d+)", text)
+        workers = int(threads[1]) if threads else 1
+        assert workers == (1 if stage == "track" else 16)
+        job = _job(stage, changes={"compute": {"scheduler": "local"}}, threads=16)
+        assert int(_value(text, "mem_mb")) == job.bound().total_mb
+
+
+def test_default_profile(finished):
+    profile = str(ROOT / "workflow/profiles/default")
+    done = finished.run("-n", "--workflow-profile", profile)
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to be done" in done.stderr + done.stdout
+
+
+# Report
+
+
+def test_report_holds_the_pages_and_their_pictures(finished, tmp_path):
+    out = tmp_path / "report.html"
+    done = finished.run("--report", str(out))
+    assert done.returncode == 0, done.stderr
+    text = out.read_text()
+    for sample, caption in (("brain", "maximum projections"), ("mouse", "Report of sample mouse")):
+        page = (finished.folder / f"results/{sample}/report.html").read_bytes()
+        assert page.count(b'<img src="data:image/png;base64,') >= 3
+        assert base64.b64encode(page).decode() in text
+        assert caption in text
+
+
+def test_pages_need_no_other_file(finished):
+    for page in Path(finished.folder, "results").glob("*/report.html"):
+        links = re.findall(r'(?:src|href)="([^"#]{1,40})', page.read_text())
+        assert all(link.startswith("data:") for link in links), links
