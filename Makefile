@@ -35,7 +35,7 @@ bench: $(INSTALLED)  ## one benchmark: make bench NAME=io
 		$(basename $(notdir $(wildcard benchmarks/*.py))) >&2; exit 2; }
 	@$(BIN)/python benchmarks/$(NAME).py $(ARGS)
 
-resume: $(INSTALLED)  ## carry on after a crash: end orphans, unlock, rerun what is incomplete
+resume: $(INSTALLED)  ## carry on after a crash: wait for orphans, unlock, rerun what is incomplete
 	@$(BIN)/vasculome resume $(ARGS)
 
 clean:  ## remove .venv, caches and the demonstration's files; never results/

@@ -63,7 +63,7 @@ def findings() -> list[tuple[str, str]]:
 def smallest_sheet(folder: Path) -> Path:
     """Write a sample sheet and its raw data: the workflow refuses to start without a sample."""
     raw = folder / "iq.npy"
-    np.save(raw, np.zeros((8, 4, 4), np.complex64))
+    np.save(raw, np.zeros((16, 4, 4), np.complex64))
     row = {
         "sample": "one",
         "modality": "ultrasound",
