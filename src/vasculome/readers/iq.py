@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vasculome.errors import UserError
-from vasculome.readers.files import check_numbering, fingerprint, list_files
+from vasculome.readers.files import fingerprint, list_files
 from vasculome.readers.iq_arrays import IQFormat, StoredArray, is_complex_pair
 from vasculome.readers.iq_formats import IQ_SUFFIXES, identify
 from vasculome.readers.iq_metadata import Quantity, parse_metadata
 from vasculome.readers.iq_zarr import OpenZarr, is_zarr
+from vasculome.readers.numbering import check_numbering
 
 _AXES_2D, _AXES_3D = "tzx", "tzyx"
 _SAVE_PLAIN = "save one array of complex numbers"

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import struct
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,21 +15,9 @@ import tifffile
 
 from vasculome.errors import UserError
 from vasculome.readers.files import file_state
+from vasculome.readers.tiff_headers import only_series, open_headers, planes_in, planes_of
 
 SUPPORTED_DTYPES = ("uint8", "uint16", "float32")
-
-_BAD_TIFF = (
-    tifffile.TiffFileError,
-    struct.error,
-    ArithmeticError,
-    AssertionError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What tifffile raises on damaged headers, as found by feeding it damaged files."""
 
 Decoder = Callable[..., tuple[Any, ...]]
 _DECODERS: dict[int, Decoder] = {}
@@ -74,29 +58,6 @@ class TiffLayout:
     tables: tuple[bytes | None, ...]
 
 
-class _Complaints(logging.Handler):
-    """What tifffile found wrong in a file and passed over, in this thread."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self._here = threading.local()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._here.first = self._here.__dict__.get("first") or record.getMessage()
-
-    def take(self) -> str | None:
-        """Return the first complaint since the last call."""
-        first: str | None = self._here.__dict__.pop("first", None)
-        return first
-
-
-# tifffile logs that a file ends in the middle, or that its description is lost, and carries on
-# with what is left: half a stack would pass for a whole one.
-_COMPLAINTS = _Complaints()
-logging.getLogger("tifffile").addHandler(_COMPLAINTS)
-logging.getLogger("tifffile").propagate = False
-
-
 def plane_layout(path: Path) -> TiffLayout:
     """Return the layout of a TIFF that holds exactly one plane.
 
@@ -108,8 +69,20 @@ def plane_layout(path: Path) -> TiffLayout:
     return _plane_layout(path, *file_state(path))
 
 
-def stack_layout(path: Path, *, channel: int | None) -> TiffLayout:
+def stack_layout(
+    path: Path, *, channel: int | None, pages: Sequence[int] | None = None
+) -> TiffLayout:
     """Return the layout of one channel of a multi-page, BigTIFF, OME-TIFF or ImageJ stack.
+
+    Parameters
+    ----------
+    path
+        The file.
+    channel
+        Channel to take, by the file's own description; None where it has one.
+    pages
+        Pages that hold the planes, from 0 and by rising z, where a description elsewhere says
+        so; the file's own is not asked then.
 
     Raises
     ------
@@ -117,23 +90,29 @@ def stack_layout(path: Path, *, channel: int | None) -> TiffLayout:
         As for `plane_layout`, and: pages of different shapes, several channels while none is
         chosen, no such channel, several time points, or planes that lie in other files.
     """
-    return _stack_layout(path, channel, *file_state(path))
+    return _stack_layout(path, channel, pages, *file_state(path))
 
 
-def count_channels(path: Path) -> int:
-    """Return the number of channels of a stack, from its headers."""
-    with _headers(path, file_state(path)[0]) as tif:
-        series = _only_series(tif, path)
-        return int(dict(zip(series.axes, series.shape, strict=True)).get("C", 1))
+def first_page_layout(path: Path) -> TiffLayout:
+    """Return the layout of the first page of a stack, without looking at the others.
+
+    A stack of thousands of pages is opened so in a millisecond; reads check what they touch.
+
+    Raises
+    ------
+    UserError
+        As `stack_layout`.
+    """
+    size, _ = file_state(path)
+    with open_headers(path, size) as tif:
+        return _layout(path, size, tif, [tif.pages.first], None)
 
 
 # Planes come by the thousand but are small here; a stack may hold megabytes of offsets.
 @lru_cache(maxsize=2048)
 def _plane_layout(path: Path, size: int, mtime_ns: int) -> TiffLayout:
-    with _headers(path, size) as tif:
-        # Series of an OME-TIFF plane would open every other plane of the acquisition.
-        described = tif.is_imagej or tif.is_shaped
-        n_pages = _count_planes(_only_series(tif, path)) if described else len(tif.pages)
+    with open_headers(path, size) as tif:
+        n_pages = planes_in(tif, path)
         if n_pages != 1:
             raise UserError(
                 f"holds {n_pages} pages where one plane was expected",
@@ -144,9 +123,13 @@ def _plane_layout(path: Path, size: int, mtime_ns: int) -> TiffLayout:
 
 
 @lru_cache(maxsize=64)
-def _stack_layout(path: Path, channel: int | None, size: int, mtime_ns: int) -> TiffLayout:
-    with _headers(path, size) as tif:
-        series = _only_series(tif, path)
+def _stack_layout(
+    path: Path, channel: int | None, pages: Sequence[int] | None, size: int, mtime_ns: int
+) -> TiffLayout:
+    with open_headers(path, size) as tif:
+        if pages is not None:
+            return _layout(path, size, tif, _chosen_pages(path, tif, pages), None)
+        series = only_series(tif, path)
         _check_declared_pages(path, tif, series)
         planes = _planes_of_channel(path, series, channel)
         if series.dataoffset is None:
@@ -156,49 +139,22 @@ def _stack_layout(path: Path, channel: int | None, size: int, mtime_ns: int) -> 
         return _layout(path, size, tif, [first], starts)
 
 
-@contextmanager
-def _headers(path: Path, size: int) -> Iterator[tifffile.TiffFile]:
-    """Open a TIFF file, and turn whatever is wrong with its headers into a UserError."""
-    if path.is_dir():
-        raise UserError("is a folder, not a TIFF file", where=path, fix="check path and format")
-    if size == 0:
-        raise UserError("is empty (0 bytes)", where=path, fix="copy the file again")
-    _COMPLAINTS.take()
-    try:
-        with tifffile.TiffFile(path) as tif:
-            yield tif
-    except _BAD_TIFF as error:
-        if "not a TIFF" in str(error):
-            what = "is not a TIFF file"
-        else:
-            what = f"has damaged or truncated headers ({error or type(error).__name__})"
-        raise UserError(what, where=path, fix="copy or export it again") from error
-    complaint = _COMPLAINTS.take()
-    if complaint:
+def _chosen_pages(path: Path, tif: tifffile.TiffFile, pages: Sequence[int]) -> list[Any]:
+    if max(pages) >= len(tif.pages):
         raise UserError(
-            f"is damaged or truncated ({complaint})", where=path, fix="copy or export it again"
-        )
-
-
-def _only_series(tif: tifffile.TiffFile, path: Path) -> Any:
-    series = tif.series
-    if len(series) != 1:
-        shapes = " and ".join(str(s.shape) for s in series[:2])
-        raise UserError(
-            f"holds {len(series)} images of different kinds, such as {shapes}",
+            f"is truncated: it has {len(tif.pages)} pages where its description names "
+            f"{max(pages) + 1}",
             where=path,
-            fix="export the one that is meant, with planes of one shape and type",
+            fix="copy or export it again",
         )
-    return series[0]
-
-
-def _count_planes(series: Any) -> int:
-    sizes = zip(series.axes, series.shape, strict=True)
-    return math.prod(n for axis, n in sizes if axis not in "YXS")
+    # All but the first are read for their offsets only: ten times faster for a thousand pages.
+    tif.pages.set_keyframe(pages[0])
+    tif.pages.useframes = True
+    return [tif.pages[i] for i in pages]
 
 
 def _check_declared_pages(path: Path, tif: tifffile.TiffFile, series: Any) -> None:
-    found = _count_planes(series)
+    found = planes_of(series)
     declared = (tif.imagej_metadata or {}).get("images", found) if tif.is_imagej else found
     if declared != found:
         raise UserError(

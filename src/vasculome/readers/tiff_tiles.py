@@ -11,49 +11,16 @@ from typing import Any, Literal
 import numpy as np
 
 from vasculome.errors import UserError
-from vasculome.readers.files import fingerprint
-from vasculome.readers.tiff_layout import count_channels
+from vasculome.readers.tiff_headers import count_channels
 from vasculome.readers.tiff_volume import RawVolume, open_planes, open_stack
+from vasculome.readers.tile_files import ONLY_CHANNEL, open_tile
+from vasculome.readers.tile_set import PositionUm, Tile, TileSet, Volume, assemble
 
 VolumeFormat = Literal["tiff_planes", "tiff_stack", "tiff_tiles"]
 HeaderCheck = Literal["names", "headers"]
 
 TILE_TABLE = "tiles.tsv"
 TILE_COLUMNS = ("file", "z_um", "y_um", "x_um")
-
-
-@dataclass(frozen=True)
-class TileSet:
-    """Overlapping volumes of one acquisition, and where the stage was for each.
-
-    Attributes
-    ----------
-    names
-        Names of the tiles, as in the table.
-    volumes
-        Their voxels; one dtype, shapes may differ.
-    positions_um
-        Nominal position (z, y, x) of each tile's voxel 0, in micrometres.
-    """
-
-    names: tuple[str, ...]
-    volumes: tuple[RawVolume, ...]
-    positions_um: tuple[tuple[float, float, float], ...]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Pixel type of all tiles."""
-        return self.volumes[0].dtype
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Files of all tiles."""
-        return tuple(file for volume in self.volumes for file in volume.files)
-
-    def fingerprint(self) -> str:
-        """Return the identity of the input: a digest of the tiles' files and positions."""
-        parts = tuple(volume.fingerprint() for volume in self.volumes)
-        return fingerprint((), detail=repr((self.names, self.positions_um, parts)))
 
 
 @dataclass(frozen=True)
@@ -110,15 +77,17 @@ def open_volume(
     UserError
         Anything in the input that would spoil the result, naming the file.
     """
+    result: RawVolume | TileSet
     if format == "tiff_tiles":
-        tiles = _open_tiles(path, pattern=pattern, channel=channel)
-        volumes = tiles.volumes
+        result = _open_tiles(path, pattern=pattern, channel=channel)
+        volumes: tuple[Volume, ...] = result.volumes
     else:
-        volumes = (_open_one(path, format=format, pattern=pattern, channel=channel),)
+        result = _open_one(path, format=format, pattern=pattern, channel=channel)
+        volumes = (result,)
     if check == "headers":
         for volume in volumes:
             volume.check_headers()
-    return tiles if format == "tiff_tiles" else volumes[0]
+    return result
 
 
 def probe(path: Path, *, format: VolumeFormat, pattern: str | None = None) -> Probe:
@@ -159,22 +128,51 @@ def _open_one(
     return open_planes(path, pattern=pattern)
 
 
+def open_table_tiles(
+    folder: Path, *, pattern: str | None, allow_missing_planes: bool
+) -> list[Tile]:
+    """Return the tiles that ``tiles.tsv`` in ``folder`` lists, with all their channels.
+
+    Parameters
+    ----------
+    folder
+        See `open_volume`.
+    pattern
+        Shell pattern that picks the planes of tiles that are folders.
+    allow_missing_planes
+        Whether planes that are missing between others are read as zeros.
+
+    Raises
+    ------
+    UserError
+        As `open_volume`.
+    """
+    return [
+        Tile(
+            name,
+            at_um,
+            open_tile(folder / name, pattern=pattern, allow_missing_planes=allow_missing_planes),
+        )
+        for name, at_um in _read_tile_table(folder)
+    ]
+
+
 def _open_tiles(folder: Path, *, pattern: str | None, channel: int | None) -> TileSet:
-    rows = _read_tile_table(folder)
-    volumes = tuple(
-        _open_one(folder / name, format="tiff_planes", pattern=pattern, channel=channel)
-        if (folder / name).is_dir()
-        else open_stack(folder / name, channel=channel)
-        for name, _ in rows
-    )
-    for (name, _), volume in zip(rows, volumes, strict=True):
-        if volume.dtype != volumes[0].dtype:
-            raise UserError(
-                f"is {volume.dtype} where tile {rows[0][0]} is {volumes[0].dtype}",
-                where=folder / name,
-                fix="export all tiles with one pixel type",
-            )
-    return TileSet(tuple(name for name, _ in rows), volumes, tuple(at_um for _, at_um in rows))
+    tiles = [
+        Tile(
+            name,
+            at_um,
+            {
+                ONLY_CHANNEL: _open_one(
+                    folder / name, format="tiff_planes", pattern=pattern, channel=channel
+                )
+                if (folder / name).is_dir()
+                else open_stack(folder / name, channel=channel)
+            },
+        )
+        for name, at_um in _read_tile_table(folder)
+    ]
+    return assemble(tiles, where=folder).tile_sets[0]
 
 
 def _count_channels(path: Path) -> int:
@@ -185,7 +183,7 @@ def _first_of(channels: int) -> int | None:
     return 0 if channels > 1 else None
 
 
-def _read_tile_table(folder: Path) -> list[tuple[str, tuple[float, float, float]]]:
+def _read_tile_table(folder: Path) -> list[tuple[str, PositionUm]]:
     """Return name and position of each tile, in the order of the table."""
     path = folder / TILE_TABLE
     if not path.is_file():
@@ -220,9 +218,7 @@ def _read_tile_table(folder: Path) -> list[tuple[str, tuple[float, float, float]
     return rows
 
 
-def _tile_row(
-    path: Path, number: int, line: dict[str, str | None]
-) -> tuple[str, tuple[float, float, float]]:
+def _tile_row(path: Path, number: int, line: dict[str, str | None]) -> tuple[str, PositionUm]:
     name = (line["file"] or "").strip()
     if not name:
         raise UserError(f"line {number} names no file", where=path, fix="fill or delete the line")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -12,11 +14,17 @@ import numpy.typing as npt
 
 from vasculome.errors import UserError
 from vasculome.geometry import Box
-from vasculome.readers.files import check_numbering, file_state, fingerprint, list_files, unreadable
-from vasculome.readers.tiff_layout import TiffLayout, plane_layout, stack_layout
+from vasculome.readers.files import FileList, file_state, fingerprint, list_names, unreadable
+from vasculome.readers.numbering import count_steps, number_names, refuse_gaps
+from vasculome.readers.tiff_layout import (
+    TiffLayout,
+    first_page_layout,
+    plane_layout,
+    stack_layout,
+)
 from vasculome.readers.tiff_pixels import check_finite, read_page
 
-TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8")
 
 
 @dataclass(frozen=True)
@@ -41,14 +49,20 @@ class RawVolume:
         Whether the one file is a stack.
     channel
         Channel of a stack with several, counted from 0.
+    pages
+        Pages of a stack that hold the planes, where its own description is not to be asked.
+    missing
+        Planes that no file holds, rising; they are read as zeros.
     """
 
-    files: tuple[Path, ...]
+    files: Sequence[Path]
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
     read_unit: tuple[int, int, int]
     stack: bool = False
     channel: int | None = None
+    pages: range | tuple[int, ...] | None = None
+    missing: tuple[int, ...] = ()
 
     def read(self, box: Box) -> npt.NDArray[Any]:
         """Return the voxels of ``box``, an array of its shape and of the volume's dtype.
@@ -60,20 +74,27 @@ class RawVolume:
         ValueError
             The box is empty or reaches beyond the volume.
         """
-        if box.ndim != 3 or box.intersect(Box.of_shape(self.shape)) != box:
-            raise ValueError(f"{box} is empty or beyond a volume of shape {self.shape}")
+        check_inside(box, self.shape)
         out = np.empty(box.shape, self.dtype)
         planes, *window = box.slices
         if self.stack:
             self._read_pages(self.files[0], range(planes.start, planes.stop), window, out, 0)
-        else:
-            for i, file in enumerate(self.files[planes]):
-                self._read_pages(file, range(1), window, out[i : i + 1], planes.start + i)
+            return out
+        for z, plane in zip(range(planes.start, planes.stop), out, strict=True):
+            before = bisect_left(self.missing, z)
+            if z in self.missing[before : before + 1]:
+                plane[...] = 0
+            else:
+                file = self.files[z - before]
+                self._read_pages(file, range(1), window, plane[None], z)
         return out
 
     def fingerprint(self) -> str:
         """Return the identity of the input: a digest of file names, sizes, times and channel."""
-        return fingerprint(self.files, detail=f"channel {self.channel}")
+        detail = f"channel {self.channel}"
+        if self.pages is not None or self.missing:
+            detail += f" pages {self.pages} missing {self.missing}"
+        return fingerprint(self.files, detail=detail)
 
     def check_headers(self) -> None:
         """Prove from every file's header that it is whole and like the first.
@@ -87,7 +108,11 @@ class RawVolume:
             self._layout(file)
 
     def _layout(self, file: Path) -> TiffLayout:
-        layout = stack_layout(file, channel=self.channel) if self.stack else plane_layout(file)
+        layout = (
+            stack_layout(file, channel=self.channel, pages=self.pages)
+            if self.stack
+            else plane_layout(file)
+        )
         if (layout.shape[1:], layout.dtype) != (self.shape[1:], self.dtype):
             raise UserError(
                 f"is {_describe(layout)} where the first plane is "
@@ -123,31 +148,68 @@ class RawVolume:
                     check_finite(plane, path=file, z=first + page, window=(rows, columns))
 
 
-def open_planes(folder: Path, *, pattern: str | None) -> RawVolume:
+def check_inside(box: Box, shape: tuple[int, int, int]) -> None:
+    """Raise ValueError if ``box`` is empty or reaches beyond a volume of ``shape``."""
+    if box.ndim != 3 or box.intersect(Box.of_shape(shape)) != box:
+        raise ValueError(f"{box} is empty or beyond a volume of shape {shape}")
+
+
+def open_planes(
+    folder: Path, *, pattern: str | None, allow_missing_planes: bool = False
+) -> RawVolume:
     """Return the volume in a folder of single-plane TIFFs, numbered without gaps.
 
-    Numbers and sizes of all planes are checked at once, and the header of the first; the
-    headers of others as well where the size cannot be right.
+    Parameters
+    ----------
+    folder
+        The folder.
+    pattern
+        Shell pattern that picks the planes, or None for all TIFFs.
+    allow_missing_planes
+        Whether planes that are missing between others are read as zeros and listed in
+        ``missing`` instead of being refused.
 
     Raises
     ------
     UserError
         Naming the plane that is missing, empty, damaged or unlike the first.
     """
-    found = list_files(folder, suffixes=TIFF_SUFFIXES, pattern=pattern)
-    files = check_numbering(found, what="plane")
-    sizes = [file_state(file)[0] for file in files]
-    if 0 in sizes:
-        plane_layout(files[sizes.index(0)])
-    first = plane_layout(files[0])
-    volume = RawVolume(
-        files, (len(files), *first.shape[1:]), first.dtype, _read_unit(first), stack=False
+    names = list_names(folder, suffixes=TIFF_SUFFIXES, pattern=pattern)
+    if len(names) == 1:
+        return open_plane_files(FileList.of(folder, names))
+    series = number_names(names, folder=folder, what="plane")
+    if not allow_missing_planes:
+        refuse_gaps(series, folder=folder, what="plane")
+    step = min(b - a for a, b in zip(series.numbers, series.numbers[1:], strict=False))
+    places = count_steps(
+        series.numbers, start=series.numbers[0], step=step, folder=folder, what="plane"
     )
+    return open_plane_files(
+        FileList.of(folder, series.names), missing=absent(places, places[-1] + 1)
+    )
+
+
+def open_plane_files(files: FileList, *, missing: tuple[int, ...] = ()) -> RawVolume:
+    """Return the volume in ``files`` of one plane each, in the order of z.
+
+    The sizes of all files are checked at once, and the header of the first; the headers of
+    others as well where the size cannot be right.
+
+    Raises
+    ------
+    UserError
+        Naming the plane that is empty, damaged or unlike the first.
+    """
+    sizes = files.states()[:, 0]
+    if (sizes == 0).any():
+        plane_layout(files[int(np.argmin(sizes))])
+    first = plane_layout(files[0])
+    shape = (len(files) + len(missing), *first.shape[1:])
+    volume = RawVolume(files, shape, first.dtype, _read_unit(first), missing=missing)
     if first.raw:
         end = int(first.offsets[0, 0] + first.counts[0, 0])
-        for file, size in zip(files, sizes, strict=True):
-            if size < end:
-                volume._layout(file)
+        for i in np.flatnonzero(sizes < end):
+            volume._layout(files[int(i)])
     return volume
 
 
@@ -163,6 +225,29 @@ def open_stack(path: Path, *, channel: int | None) -> RawVolume:
     return RawVolume(
         (path,), layout.shape, layout.dtype, _read_unit(layout), stack=True, channel=channel
     )
+
+
+def open_pages(path: Path, *, pages: range | tuple[int, ...]) -> RawVolume:
+    """Return the volume in those ``pages`` of a TIFF, of which only the first page is looked at.
+
+    Raises
+    ------
+    UserError
+        The first page is not readable, or the file is too short for as many pages like it.
+    """
+    first = first_page_layout(path)
+    shape = (len(pages), *first.shape[1:])
+    volume = RawVolume((path,), shape, first.dtype, _read_unit(first), stack=True, pages=pages)
+    if first.raw and file_state(path)[0] < len(pages) * int(first.counts[0, 0]):
+        volume.check_headers()
+    return volume
+
+
+def absent(places: Sequence[int], count: int) -> tuple[int, ...]:
+    """Return which of the planes 0 to ``count`` - 1 are not among ``places``."""
+    if len(places) == count:
+        return ()
+    return tuple(sorted(set(range(count)).difference(places)))
 
 
 def _read_unit(layout: TiffLayout) -> tuple[int, int, int]:

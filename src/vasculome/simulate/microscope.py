@@ -96,7 +96,22 @@ def render(
         Uint16 of the same shape.
     """
     scope = microscope or Microscope()
-    shape = occupancy.shape
+    light = expected_light(occupancy, spacing_um=spacing_um, rng=rng, microscope=scope)
+    return expose(light, rng=rng, microscope=scope)
+
+
+def expected_light(
+    occupancy: NDArray[np.floating],
+    *,
+    spacing_um: Sequence[float],
+    rng: np.random.Generator,
+    microscope: Microscope,
+) -> Image:
+    """Return what would be seen without noise, as a part of a bright vessel's light.
+
+    Takes the same arguments as `render`, which exposes it.
+    """
+    scope, shape = microscope, occupancy.shape
     smooth = {
         scale_um: _smooth_noise(shape, [scale_um / s for s in spacing_um], rng)
         for scale_um in (15.0, 40.0, 160.0)
@@ -110,8 +125,14 @@ def render(
         [sigma / s for sigma, s in zip(scope.psf_sigma_um, spacing_um, strict=True)],
     )
     light *= _illumination(shape, spacing_um, scope, rng)
+    return light
+
+
+def expose(light: Image, *, rng: np.random.Generator, microscope: Microscope) -> NDArray[np.uint16]:
+    """Return one exposure of ``light`` (see `expected_light`), in grey levels."""
+    scope = microscope
     counts = scope.gain * rng.poisson(scope.photons * light).astype(np.float32)
-    counts += scope.offset + scope.read_noise * rng.standard_normal(shape, dtype=np.float32)
+    counts += scope.offset + scope.read_noise * rng.standard_normal(light.shape, dtype=np.float32)
     return np.clip(np.rint(counts), 0, 2**scope.bits - 1).astype(np.uint16)
 
 

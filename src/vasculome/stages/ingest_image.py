@@ -110,8 +110,9 @@ def _copy(
     if len(volumes) == 1:
         slab = volumes[0][0].read(tile.core)
     else:
-        tiles = [(_Lazy(volume), at) for volume, at in volumes]
-        slab = fuse(tiles, tile.core, dtype=volumes[0][0].dtype)
+        tiles = [_Lazy(volume) for volume, _ in volumes]
+        starts = [at for _, at in volumes]
+        slab = fuse(tiles, starts, tile.core, dtype=volumes[0][0].dtype)
     record = {"min": float(slab.min()), "max": float(slab.max())}
     return TileResult(files=image.write(tile.core, slab), record=record)
 

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vasculome.errors import UserError
-from vasculome.readers.files import check_numbering, fingerprint, list_files, natural_key
+from vasculome.readers.files import fingerprint, list_files, natural_key
+from vasculome.readers.numbering import check_numbering
 
 
 def _touch(folder, names):

@@ -1,0 +1,42 @@
+"""All that a run can be told.
+
+The JSON Schemas in ``workflow/schemas`` are generated from here; a test keeps the two in step.
+"""
+
+from vasculome.config.run import (
+    ClutterConfig,
+    ComputeConfig,
+    LocalizeConfig,
+    MicroscopyConfig,
+    NormalizeConfig,
+    RunConfig,
+    SegmentConfig,
+    SkeletonConfig,
+    StorageConfig,
+    TrackConfig,
+    UlmMapsConfig,
+    UltrasoundConfig,
+    VesselMapsConfig,
+    parse_config,
+)
+from vasculome.config.samples import MICROSCOPY_FORMATS, Sample, parse_samples
+
+__all__ = [
+    "MICROSCOPY_FORMATS",
+    "ClutterConfig",
+    "ComputeConfig",
+    "LocalizeConfig",
+    "MicroscopyConfig",
+    "NormalizeConfig",
+    "RunConfig",
+    "Sample",
+    "SegmentConfig",
+    "SkeletonConfig",
+    "StorageConfig",
+    "TrackConfig",
+    "UlmMapsConfig",
+    "UltrasoundConfig",
+    "VesselMapsConfig",
+    "parse_config",
+    "parse_samples",
+]

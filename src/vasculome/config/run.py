@@ -1,0 +1,207 @@
+"""``config.yaml``: one frozen model a stage, with units in the names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from vasculome.config.settings import (
+    Percent,
+    PositiveFloat,
+    PositiveInt,
+    Settings,
+    Zyx,
+    first_fault,
+)
+
+
+class ComputeConfig(Settings):
+    """Where tiles are computed."""
+
+    scheduler: Literal["inline", "local", "address"] = Field(
+        "local",
+        description="inline: in the job itself; local: Dask worker processes on this machine; "
+        "address: an already running Dask scheduler.",
+    )
+    workers: PositiveInt | None = Field(
+        None, description="Worker processes a job; null takes the threads that Snakemake gives."
+    )
+    threads_per_worker: PositiveInt = Field(1, description="BLAS and torch threads a worker.")
+    memory_limit_gb: PositiveFloat | None = Field(
+        None, description="Refuse a stage whose memory bound is larger; null: no limit."
+    )
+    address: str | None = Field(None, description="Dask scheduler, e.g. tcp://127.0.0.1:8786.")
+
+    @model_validator(mode="after")
+    def _address_belongs_to_its_scheduler(self) -> Self:
+        if (self.scheduler == "address") != (self.address is not None):
+            raise ValueError("'address' is needed with scheduler: address, and only there")
+        return self
+
+
+class StorageConfig(Settings):
+    """How volumes are cut on disk. A shard is one file and one tile of work."""
+
+    chunk_zyx: Zyx = Field((64, 64, 64), description="Voxels a chunk, the unit of reading.")
+    shard_zyx: Zyx = Field((256, 256, 256), description="Voxels a shard; multiples of the chunk.")
+
+    @model_validator(mode="after")
+    def _shards_hold_whole_chunks(self) -> Self:
+        if any(s % c for s, c in zip(self.shard_zyx, self.chunk_zyx, strict=True)):
+            raise ValueError(
+                f"shard_zyx {self.shard_zyx} must be multiples of chunk_zyx {self.chunk_zyx}"
+            )
+        return self
+
+
+class NormalizeConfig(Settings):
+    """Intensity range that is stretched to [0, 1], from a histogram of the whole volume."""
+
+    lower_percent: Percent = Field(0.0, description="Percentile that becomes 0.")
+    upper_percent: Percent = Field(99.5, description="Percentile that becomes 1; truncated above.")
+
+    @model_validator(mode="after")
+    def _range_is_not_empty(self) -> Self:
+        if self.lower_percent >= self.upper_percent:
+            raise ValueError("lower_percent must be below upper_percent")
+        return self
+
+
+class SegmentConfig(Settings):
+    """Vessel enhancement, hysteresis threshold and removal of small objects."""
+
+    segmenter: Literal["frangi", "sato"] = Field("frangi", description="Vesselness filter.")
+    scales_um: tuple[PositiveFloat, ...] = Field(
+        (3.0, 6.0, 10.0), min_length=1, description="Gaussian sigmas; about vessel radius / sqrt 2."
+    )
+    low_threshold: PositiveFloat = Field(0.07, description="Weak vessel voxels from here.")
+    high_threshold: PositiveFloat = Field(0.3, description="An object needs one voxel above this.")
+    min_object_um3: Annotated[float, Field(ge=0)] = Field(
+        1000.0, description="Smaller connected objects are removed."
+    )
+
+    @model_validator(mode="after")
+    def _thresholds_are_ordered(self) -> Self:
+        if self.low_threshold > self.high_threshold:
+            raise ValueError("low_threshold must not exceed high_threshold")
+        return self
+
+
+class SkeletonConfig(Settings):
+    """Centre lines of the mask, and radii."""
+
+    max_radius_um: PositiveFloat = Field(
+        40.0, description="Largest vessel radius; sets how far around a tile is read."
+    )
+
+
+class VesselMapsConfig(Settings):
+    """Whole-brain maps of vessel density."""
+
+    voxel_um: PositiveFloat = Field(50.0, description="Edge of a map voxel.")
+
+
+class MicroscopyConfig(Settings):
+    """The microscopy chain, from TIFFs to vessel maps."""
+
+    slab_mb: PositiveInt = Field(
+        512, description="Raw data read at once while ingesting, a worker (at least one shard)."
+    )
+    normalize: NormalizeConfig = NormalizeConfig()
+    segment: SegmentConfig = SegmentConfig()
+    skeleton: SkeletonConfig = SkeletonConfig()
+    maps: VesselMapsConfig = VesselMapsConfig()
+
+
+class ClutterConfig(Settings):
+    """SVD clutter filter, block by block."""
+
+    block_frames: PositiveInt = Field(500, description="Frames filtered together.")
+    keep_from: PositiveInt = Field(
+        10,
+        description="First singular vector kept, counted from 1. Too low lets tissue through and "
+        "ruins all; too high costs some bubbles, the slow ones first.",
+    )
+    keep_to: PositiveInt | None = Field(None, description="Last one kept; null: to the end.")
+
+    @model_validator(mode="after")
+    def _something_is_kept(self) -> Self:
+        if self.keep_to is not None and self.keep_to < self.keep_from:
+            raise ValueError("keep_to must not be below keep_from")
+        if self.keep_from > self.block_frames:
+            raise ValueError("keep_from is beyond block_frames: nothing would be kept")
+        return self
+
+
+class LocalizeConfig(Settings):
+    """Detection and sub-pixel localization of microbubbles."""
+
+    localizer: Literal["weighted_centroid", "radial_symmetry"] = "weighted_centroid"
+    threshold_snr: PositiveFloat = Field(
+        4.0, description="Peaks below this many times the block's noise level are ignored."
+    )
+    half_width_px: PositiveInt = Field(
+        1,
+        description="Half width of the patch around a peak: 1 suits pixels of half a wavelength; "
+        "more for finer ones.",
+    )
+    max_per_frame: PositiveInt = Field(1000, description="Brightest peaks kept a frame.")
+
+
+class TrackConfig(Settings):
+    """Pairing from frame to frame, and tracks."""
+
+    max_speed_mm_s: PositiveFloat = Field(60.0, description="Gate: faster pairs are refused.")
+    max_gap_frames: Annotated[int, Field(ge=0)] = Field(
+        1, description="Frames that a bubble may be missed without ending its track."
+    )
+    min_length_frames: Annotated[int, Field(ge=2)] = Field(
+        10, description="Shorter tracks are discarded."
+    )
+    smooth_sigma_frames: Annotated[float, Field(ge=0)] = Field(
+        4.0, description="Gaussian smoothing along a track, less on short ones; 0: none."
+    )
+
+
+class UlmMapsConfig(Settings):
+    """Super-resolved maps."""
+
+    pixels_per_wavelength: PositiveFloat = Field(
+        10.0, description="Map pixels a wavelength: 10 renders at λ/10."
+    )
+
+
+class UltrasoundConfig(Settings):
+    """The ultrasound chain, from IQ to ULM maps."""
+
+    clutter: ClutterConfig = ClutterConfig()
+    localize: LocalizeConfig = LocalizeConfig()
+    track: TrackConfig = TrackConfig()
+    maps: UlmMapsConfig = UlmMapsConfig()
+
+
+class RunConfig(Settings):
+    """The whole of ``config.yaml``."""
+
+    samples: str = Field("config/samples.tsv", description="The sample sheet.")
+    results: str = Field("results", description="Folder for all outputs.")
+    compute: ComputeConfig = ComputeConfig()
+    storage: StorageConfig = StorageConfig()
+    microscopy: MicroscopyConfig = MicroscopyConfig()
+    ultrasound: UltrasoundConfig = UltrasoundConfig()
+
+
+def parse_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
+    """Return the configuration in ``content``.
+
+    Raises
+    ------
+    UserError
+        Naming the key: unknown, missing, of the wrong type or out of range.
+    """
+    try:
+        return RunConfig.model_validate(content)
+    except ValidationError as error:
+        raise first_fault(error, where=where) from None

@@ -1,0 +1,111 @@
+"""Brightness of tiles over their field, and of one place in two tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vasculome.geometry import Box
+from vasculome.stitching.network import Floats
+from vasculome.stitching.slabs import Tile, bin_down, overlap_box
+
+_FIELD_GRID = 32
+_BLOCK = 8
+
+
+class FieldSample(NamedTuple):
+    """Levels of one tile over its field.
+
+    Attributes
+    ----------
+    places
+        Middle of each block, float64 (blocks, 2) as (y, x) in voxels.
+    levels
+        Grey levels, float64 (blocks).
+    """
+
+    places: Floats
+    levels: Floats
+
+
+class OverlapSample(NamedTuple):
+    """Levels of the same blocks of the sample in two tiles.
+
+    Attributes
+    ----------
+    i, j
+        The tiles.
+    field_i, field_j
+        Middle of each block in each tile's field, float64 (blocks, 2) as (y, x) in voxels.
+    levels_i, levels_j
+        Mean grey levels, float64 (blocks).
+    """
+
+    i: int
+    j: int
+    field_i: Floats
+    field_j: Floats
+    levels_i: Floats
+    levels_j: Floats
+
+
+def sample_field(tile: Tile, *, planes: int = 16) -> FieldSample:
+    """Return the levels of a tile: block means of planes spread over it, and their median."""
+    height, width = tile.shape[1:]
+    factors = (1, max(1, height // _FIELD_GRID), max(1, width // _FIELD_GRID))
+    means = [
+        bin_down(np.asarray(tile[z : z + 1, 0:height, 0:width]), factors)[0]
+        for z in _spread(0, tile.shape[0], planes)
+    ]
+    levels = np.median(means, axis=0).astype(float)
+    return FieldSample(_middles(levels.shape, factors[1:]), levels.ravel())
+
+
+def sample_overlap(
+    i: int,
+    j: int,
+    tile_i: Tile,
+    tile_j: Tile,
+    offset: Sequence[float],
+    *,
+    planes: int = 8,
+) -> OverlapSample | None:
+    """Return the levels of two tiles in what they share, over blocks of 8 by 8 voxels.
+
+    ``offset`` runs from the start of tile i to that of tile j, as registered. None where they
+    share less than a block.
+    """
+    steps = [round(o) for o in offset]
+    shared = overlap_box(tile_i.shape, tile_j.shape, steps)
+    if shared is None or min(shared.shape[1:]) < _BLOCK:
+        return None
+    levels: tuple[list[Any], list[Any]] = ([], [])
+    for z in _spread(shared.start[0], shared.stop[0], planes):
+        plane = Box((z, *shared.start[1:]), (z + 1, *shared.stop[1:]))
+        other = plane.translate([-s for s in steps])
+        for tile, box, found in ((tile_i, plane, levels[0]), (tile_j, other, levels[1])):
+            found.append(bin_down(np.asarray(tile[box.slices]), (1, _BLOCK, _BLOCK))[0])
+    stack = np.stack(levels[0]).astype(float)
+    middles = _middles(stack.shape[1:], (_BLOCK, _BLOCK))
+    field_i = np.tile(middles + shared.start[1:], (len(stack), 1))
+    return OverlapSample(
+        i,
+        j,
+        field_i,
+        field_i - steps[1:],
+        stack.ravel(),
+        np.stack(levels[1]).astype(float).ravel(),
+    )
+
+
+def _middles(counts: Sequence[int], size: Sequence[int]) -> Floats:
+    """Return the middle of each block of a grid, in voxels, shape (blocks, 2)."""
+    return np.indices(counts).reshape(2, -1).T * size + (np.asarray(size) - 1) / 2
+
+
+def _spread(start: int, stop: int, count: int) -> list[int]:
+    """Return up to ``count`` whole numbers spread evenly over a range."""
+    count = min(count, stop - start)
+    return [start + int((2 * k + 1) * (stop - start) / (2 * count)) for k in range(count)]
