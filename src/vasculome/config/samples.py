@@ -23,6 +23,7 @@ MICROSCOPY_FORMATS = (
     "ome_tiles",
     "terastitcher",
 )
+TILED_FORMATS = ("tiff_tiles", "tiff_grid", "tiff_pattern", "ome_tiles", "terastitcher")
 _MICROSCOPY_COLUMNS = (
     "channel",
     "register_channel",
@@ -164,6 +165,11 @@ class Sample(Settings):
                     f"array, got {self.axes!r}"
                 )
         return self
+
+    @property
+    def tiled(self) -> bool:
+        """Whether the sample is made of tiles, which must be put together."""
+        return self.format in TILED_FORMATS
 
     @property
     def origin_um(self) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ cannot tell, the middle of the field against its rim.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,7 @@ def estimate_shading(
     return Shading((flat / flat.mean()).astype(np.float32), level)
 
 
-def solve_gains(overlaps: Sequence[OverlapSample], count: int, *, shading: Shading) -> Floats:
+def solve_gains(overlaps: Iterable[OverlapSample], count: int, *, shading: Shading) -> Floats:
     """Return the brightness of each of ``count`` tiles relative to their geometric mean.
 
     Robust least squares on the logarithms of the ratios that the overlaps show once the shading

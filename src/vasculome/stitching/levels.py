@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vasculome.geometry import Box
 from vasculome.stitching.network import Floats
@@ -13,6 +14,10 @@ from vasculome.stitching.slabs import Tile, bin_down, overlap_box
 
 _FIELD_GRID = 32
 _BLOCK = 8
+_BRIGHT = 0.2
+"""Of the median light of all overlaps: where a tile shows that, the other must show some."""
+_DARK = 0.1
+"""Of the light that the other tile shows: less than that is none."""
 
 
 class FieldSample(NamedTuple):
@@ -71,11 +76,12 @@ def sample_overlap(
     offset: Sequence[float],
     *,
     planes: int = 8,
+    max_blocks: int = 4096,
 ) -> OverlapSample | None:
     """Return the levels of two tiles in what they share, over blocks of 8 by 8 voxels.
 
     ``offset`` runs from the start of tile i to that of tile j, as registered. None where they
-    share less than a block.
+    share less than a block. Of more than ``max_blocks`` every second, third, ... is kept.
     """
     steps = [round(o) for o in offset]
     shared = overlap_box(tile_i.shape, tile_j.shape, steps)
@@ -89,15 +95,52 @@ def sample_overlap(
             found.append(bin_down(np.asarray(tile[box.slices]), (1, _BLOCK, _BLOCK))[0])
     stack = np.stack(levels[0]).astype(float)
     middles = _middles(stack.shape[1:], (_BLOCK, _BLOCK))
-    field_i = np.tile(middles + shared.start[1:], (len(stack), 1))
+    kept = slice(None, None, -(-stack.size // max_blocks))
+    field_i = np.tile(middles + shared.start[1:], (len(stack), 1))[kept]
     return OverlapSample(
         i,
         j,
         field_i,
         field_i - steps[1:],
-        stack.ravel(),
-        np.stack(levels[1]).astype(float).ravel(),
+        stack.ravel()[kept],
+        np.stack(levels[1]).astype(float).ravel()[kept],
     )
+
+
+def dark_tiles(
+    pairs: NDArray[np.integer],
+    levels: NDArray[np.floating],
+    accepted: NDArray[np.bool_],
+    *,
+    count: int,
+) -> NDArray[np.bool_]:
+    """Return which tiles hold no image: no offset, and dark where tiles beside them show light.
+
+    A tile of nothing but background is not dark: its neighbours show the same background.
+
+    Parameters
+    ----------
+    pairs
+        Tiles of each pair, shape (pairs, 2).
+    levels
+        Median grey level of both in their overlap, shape (pairs, 2); NaN where it is not known.
+    accepted
+        Whether a pair has an offset.
+    count
+        Number of tiles.
+    """
+    known = np.isfinite(levels).all(1)
+    if not known.any():
+        return np.zeros(count, bool)
+    light = levels[known] - levels[known].min()
+    seen, lost = np.zeros(count, int), np.zeros(count, int)
+    for side in (0, 1):
+        tile, own, other = pairs[known, side], light[:, side], light[:, 1 - side]
+        bright = other > _BRIGHT * np.median(light)
+        np.add.at(seen, tile[bright], 1)
+        np.add.at(lost, tile[bright & (own < _DARK * other)], 1)
+    held = np.isin(np.arange(count), pairs[accepted])
+    return ~held & (lost > 0) & (2 * lost > seen)
 
 
 def _middles(counts: Sequence[int], size: Sequence[int]) -> Floats:
