@@ -22,7 +22,7 @@ from vasculome.config.run import (
     VesselMapsConfig,
     parse_config,
 )
-from vasculome.config.samples import MICROSCOPY_FORMATS, Sample, parse_samples
+from vasculome.config.samples import MICROSCOPY_FORMATS, Sample, parse_sample, parse_samples
 
 __all__ = [
     "MICROSCOPY_FORMATS",
@@ -44,5 +44,6 @@ __all__ = [
     "UltrasoundConfig",
     "VesselMapsConfig",
     "parse_config",
+    "parse_sample",
     "parse_samples",
 ]

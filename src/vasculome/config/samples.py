@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -207,16 +208,21 @@ def parse_samples(text: str, *, where: str) -> tuple[Sample, ...]:
                 fix="separate cells by single tabs",
             )
         cells = {k: v.strip() for k, v in zip(header, row, strict=False) if v.strip()}
-        try:
-            sample = Sample.model_validate(cells)
-        except ValidationError as error:
-            raise first_fault(error, where=at) from None
+        sample = parse_sample(cells, where=at)
         if sample.sample in samples:
             raise UserError(
                 f"sample {sample.sample!r} is listed twice", where=at, fix="give each its own name"
             )
         samples[sample.sample] = sample
     return tuple(samples.values())
+
+
+def parse_sample(cells: Mapping[str, str], *, where: str) -> Sample:
+    """Return the sample in one row of a sheet; raises UserError that names the column."""
+    try:
+        return Sample.model_validate(cells)
+    except ValidationError as error:
+        raise first_fault(error, where=where) from None
 
 
 def _check_header(header: list[str], *, where: str) -> None:

@@ -18,7 +18,7 @@ from vasculome.compute.memory import MemoryBound
 from vasculome.config import LightConfig, RunConfig
 from vasculome.readers.tile_set import TileSet
 from vasculome.stages.job import Job, Outcome, content_of
-from vasculome.stages.place import PLACEMENT, TILES
+from vasculome.stages.place import EDGES, PLACEMENT, TILES
 from vasculome.stages.raw_tiles import LazyTile, mapped_tiles, raw_fingerprint_of, shapes_of
 from vasculome.stages.stitch_tables import vectors
 from vasculome.stages.whole import write_whole
@@ -56,8 +56,12 @@ def raw_fingerprint(job: Job) -> str:
 
 
 def bound(job: Job) -> MemoryBound:
+    """Return the memory bound, see `bound_for`."""
+    return bound_for(job, mapped_tiles(job))
+
+
+def bound_for(job: Job, tiles: TileSet) -> MemoryBound:
     """Return the memory bound: planes of a tile; and samples of many tiles in the main process."""
-    tiles = mapped_tiles(job)
     plane = int(shapes_of(tiles)[:, 1:].prod(1).max())
     voices = 2 * min(_VOICES, 4 * len(tiles.names)) * _BYTES_A_VOICE
     # The flat field is found as float64, with one column a term of the polynomial.
@@ -72,7 +76,8 @@ def run(job: Job) -> Outcome:
     placed = read_table(job.folder / PLACEMENT / TILES)
     levels, light = job.folder / LEVELS, job.folder / LIGHT
     chosen = job.config.microscopy.stitch.light
-    pairs = _pairs(tiles, placed) if chosen.flat_field or chosen.gains else []
+    lit = set(np.flatnonzero(placed["state"] != "dark").tolist())
+    pairs = _pairs(job, tiles, placed) if chosen.flat_field or chosen.gains else []
     parts = math.ceil(len(tiles.names) / _TOGETHER) + math.ceil(len(pairs) / _TOGETHER)
     with job.cluster() as cluster:
         sampled = map_tiles(
@@ -85,7 +90,7 @@ def run(job: Job) -> Outcome:
             label="illuminate",
         )
     result = write_whole(
-        functools.partial(_solve, tiles, len(pairs), chosen, levels, light),
+        functools.partial(_solve, tiles, lit, len(pairs), chosen, levels, light),
         store=light,
         digest=job.digest(),
     )
@@ -116,14 +121,12 @@ class _PairPart:
         return f"pairs-{self.number}"
 
 
-def _pairs(tiles: TileSet, placed: dict[str, NDArray[Any]]) -> list[tuple[int, int]]:
-    """Return the pairs that overlap where they were placed, if that is known well enough."""
-    starts = vectors(placed, "start")
-    states = placed["state"]
-    trusted = states == "placed" if (states == "placed").any() else states == "stage"
-    (kept,) = np.nonzero(trusted)
-    found = find_pairs(starts[kept], shapes_of(tiles)[kept])
-    return [(int(kept[i]), int(kept[j])) for i, j in found]
+def _pairs(job: Job, tiles: TileSet, placed: dict[str, NDArray[Any]]) -> list[tuple[int, int]]:
+    """Return the pairs that show the same sample: those that were registered, if any were."""
+    if job.config.microscopy.stitch.positions.source == "stage":
+        return find_pairs(vectors(placed, "start"), shapes_of(tiles))
+    edges = read_table(job.folder / PLACEMENT / EDGES, ["i", "j", "used"])
+    return list(zip(*(edges[k][edges["used"]].tolist() for k in "ij"), strict=True))
 
 
 def _tile_parts(tiles: TileSet) -> Iterator[_TilePart]:
@@ -204,7 +207,12 @@ def _columns(
 
 
 def _solve(
-    tiles: TileSet, pairs: int, chosen: LightConfig, levels: Path, folder: Path
+    tiles: TileSet,
+    lit: set[int],
+    pairs: int,
+    chosen: LightConfig,
+    levels: Path,
+    folder: Path,
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """Write the flat field, the gains and the blank planes."""
     tile_parts = math.ceil(len(tiles.names) / _TOGETHER)
@@ -213,7 +221,7 @@ def _solve(
     gains = np.ones(len(tiles.names))
     if pair_parts:
         shading = estimate_shading(
-            _spread(_fields(levels, tile_parts), len(tiles.names)),
+            _spread(_fields(levels, tile_parts, lit), len(lit)),
             _spread(_overlaps(levels, pair_parts), pairs),
             shapes_of(tiles)[:, 1:].max(0).tolist(),
             dark=chosen.dark_level,
@@ -242,10 +250,12 @@ def _solve(
     }
 
 
-def _fields(levels: Path, parts: int) -> Iterator[FieldSample]:
+def _fields(levels: Path, parts: int, lit: set[int]) -> Iterator[FieldSample]:
     for number in range(parts):
         table = read_table(part_path(levels / "fields", number))
         for rows in _runs(table["tile"]):
+            if int(table["tile"][rows][0]) not in lit:
+                continue
             places = np.stack([table["y"][rows], table["x"][rows]], 1).astype(float)
             yield FieldSample(places, table["level"][rows].astype(float))
 

@@ -54,9 +54,8 @@ def check(job: Job) -> None:
     check_positions(job, mapped_tiles(job))
 
 
-def largest_shape(job: Job) -> tuple[int, ...]:
-    """Return the shape (z, y, x) that the volume has at most, from the headers of its files."""
-    tiles = mapped_tiles(job)
+def largest_shape(job: Job, tiles: TileSet) -> tuple[int, ...]:
+    """Return the shape (z, y, x) that the volume of ``tiles`` has at most."""
     extent = nominal_starts(tiles, job.sample.spacing_um) + shapes_of(tiles)
     # Tiles may be placed that far from where the stage says, on either side.
     margin = 2 * np.array(search_px(job)) if len(tiles.names) > 1 else 0
@@ -64,10 +63,13 @@ def largest_shape(job: Job) -> tuple[int, ...]:
 
 
 def bound(job: Job) -> MemoryBound:
+    """Return the memory bound, see `bound_for`."""
+    return bound_for(job, mapped_tiles(job))
+
+
+def bound_for(job: Job, tiles: TileSet) -> MemoryBound:
     """Return the memory bound: what is read of the tiles, the slab, and the encoded shards."""
-    tiles = mapped_tiles(job)
-    shape = largest_shape(job)
-    grid = _slabs(job, shape, tiles.dtype)
+    grid = slabs(job, largest_shape(job, tiles), tiles.dtype)
     read = _most_read(job, tiles, grid)
     slab = math.prod(grid.core_shape)
     itemsize = tiles.dtype.itemsize
@@ -91,7 +93,7 @@ def run(job: Job) -> Outcome:
         name=job.sample.sample,
         unit_attributes={"quantity": "intensity", "unit": "counts"},
     )
-    grid = _slabs(job, mosaic.shape, mosaic.tiles.dtype)
+    grid = slabs(job, mosaic.shape, mosaic.tiles.dtype)
     with job.cluster() as cluster:
         built = build_image(
             job,
@@ -223,19 +225,21 @@ def _most_read(job: Job, tiles: TileSet, grid: TileGrid) -> int:
     """Return how many voxels of tiles are read for a slab at most."""
     margin = search_px(job) if len(tiles.names) > 1 else (0, 0, 0)
     starts = np.floor(nominal_starts(tiles, job.sample.spacing_um)).astype(int)
-    voxels: dict[tuple[int, ...], int] = {}
+    voxels = np.zeros(grid.counts, np.int64)
     for start, volume in zip(starts.tolist(), tiles.volumes, strict=True):
-        box = Box.of_shape(volume.shape).translate(start)
-        # Wherever the tile is placed within the margin, no more of it lies in the slab.
-        reach = box.translate(margin).grow(margin, grid.domain)
-        for index in grid.touching(reach):
-            part = grid.tile(index).core.intersect(reach)
-            if part is not None:
-                voxels[index] = voxels.get(index, 0) + part.size
-    return max(voxels.values())
+        # Wherever the tile is placed within the margin, no more of it lies in a slab.
+        reach = Box.of_shape(volume.shape).translate(np.add(start, margin).tolist())
+        reach = reach.grow(margin, grid.domain)
+        touched, lengths = [], []
+        for a, b, size in zip(reach.start, reach.stop, grid.core_shape, strict=True):
+            index = np.arange(a // size, (b - 1) // size + 1)
+            touched.append(slice(index[0], index[-1] + 1))
+            lengths.append(np.minimum(b, (index + 1) * size) - np.maximum(a, index * size))
+        voxels[tuple(touched)] += np.einsum("i,j,k->ijk", *lengths)
+    return int(voxels.max())
 
 
-def _slabs(job: Job, shape: tuple[int, ...], dtype: np.dtype) -> TileGrid:
+def slabs(job: Job, shape: tuple[int, ...], dtype: np.dtype) -> TileGrid:
     """Return slabs of as many whole shards along x, then y, as ``slab_mb`` holds.
 
     A compressed plane is decoded by rows: wide slabs decode each row once.

@@ -43,8 +43,12 @@ def settings(config: RunConfig) -> tuple[PairsConfig, PositionsConfig]:
 
 
 def bound(job: Job) -> MemoryBound:
+    """Return the memory bound, see `bound_for`."""
+    return bound_for(job, registered_tiles(job))
+
+
+def bound_for(job: Job, tiles: TileSet) -> MemoryBound:
     """Return the memory bound: the network of tiles, and crops of a few overlaps."""
-    tiles = registered_tiles(job)
     network = _BYTES_A_TILE * len(tiles.names) + _BYTES_A_PAIR * len(pairs_of(job, tiles))
     crops = 16 * 2 * MAX_CROP_PX**2 * tiles.dtype.itemsize
     return MemoryBound(network + crops, 1)

@@ -67,7 +67,10 @@ def _acquisition(job: Job) -> Acquisition:
 
 def _changed_ns(path: Path) -> int:
     """Return when a file, or what a folder holds, was last changed; 0 if it is not there."""
-    return path.stat().st_mtime_ns if path.exists() else 0
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 # A terabyte is a million files: a process looks at them once, not once a stage.

@@ -49,19 +49,28 @@ def check(job: Job) -> None:
 
 
 def bound(job: Job) -> MemoryBound:
+    """Return the memory bound, see `bound_for`."""
+    return bound_for(job, registered_tiles(job))
+
+
+def bound_for(job: Job, tiles: TileSet) -> MemoryBound:
     """Return the memory bound: the sub-slabs of the largest overlap, and their working copies."""
-    tiles = registered_tiles(job)
     starts, shapes = nominal_starts(tiles, job.sample.spacing_um), shapes_of(tiles)
-    sizes = {
+    pairs = np.array(pairs_of(job, tiles), int).reshape(-1, 2)
+    i, j = pairs.T
+    offsets = np.rint(starts[j] - starts[i]).astype(int)
+    # Of a regular grid there are four kinds of pairs.
+    kinds = np.unique(np.stack([shapes[i], shapes[j], offsets], 1), axis=0)
+    sizes = [
         pair_bytes(
-            shapes[i].tolist(),
-            shapes[j].tolist(),
-            offset=np.rint(starts[j] - starts[i]).astype(int).tolist(),
+            shape_i,
+            shape_j,
+            offset=offset,
             search=search_px(job),
             itemsize=tiles.dtype.itemsize,
         )
-        for i, j in pairs_of(job, tiles)
-    }
+        for shape_i, shape_j, offset in kinds.tolist()
+    ]
     return MemoryBound(max(sizes, default=0), job.workers)
 
 

@@ -17,7 +17,9 @@ _BLOCK = 8
 _BRIGHT = 0.2
 """Of the median light of all overlaps: where a tile shows that, the other must show some."""
 _DARK = 0.1
-"""Of the light that the other tile shows: less than that is none."""
+"""Of the light that the other tile shows, above the least level of all: less is none."""
+_DARKER = 0.8
+"""Of the other tile's level as it is: the least level of all may be that of lit tiles."""
 
 
 class FieldSample(NamedTuple):
@@ -64,7 +66,8 @@ def sample_field(tile: Tile, *, planes: int = 16) -> FieldSample:
         bin_down(np.asarray(tile[z : z + 1, 0:height, 0:width]), factors)[0]
         for z in _spread(0, tile.shape[0], planes)
     ]
-    levels = np.median(means, axis=0).astype(float)
+    # Planes that hold no image would count as dark ones.
+    levels = np.median([m for m in means if np.ptp(m)] or means, axis=0).astype(float)
     return FieldSample(_middles(levels.shape, factors[1:]), levels.ravel())
 
 
@@ -81,7 +84,8 @@ def sample_overlap(
     """Return the levels of two tiles in what they share, over blocks of 8 by 8 voxels.
 
     ``offset`` runs from the start of tile i to that of tile j, as registered. None where they
-    share less than a block. Of more than ``max_blocks`` every second, third, ... is kept.
+    share less than a block, or no plane that holds an image in both. Of more than ``max_blocks``
+    every second, third, ... is kept.
     """
     steps = [round(o) for o in offset]
     shared = overlap_box(tile_i.shape, tile_j.shape, steps)
@@ -91,8 +95,16 @@ def sample_overlap(
     for z in _spread(shared.start[0], shared.stop[0], planes):
         plane = Box((z, *shared.start[1:]), (z + 1, *shared.stop[1:]))
         other = plane.translate([-s for s in steps])
-        for tile, box, found in ((tile_i, plane, levels[0]), (tile_j, other, levels[1])):
-            found.append(bin_down(np.asarray(tile[box.slices]), (1, _BLOCK, _BLOCK))[0])
+        both = [
+            bin_down(np.asarray(tile[box.slices]), (1, _BLOCK, _BLOCK))[0]
+            for tile, box in ((tile_i, plane), (tile_j, other))
+        ]
+        # A plane of one value holds no image.
+        if both[0].size == 1 or (np.ptp(both[0]) and np.ptp(both[1])):
+            levels[0].append(both[0])
+            levels[1].append(both[1])
+    if not levels[0]:
+        return None
     stack = np.stack(levels[0]).astype(float)
     middles = _middles(stack.shape[1:], (_BLOCK, _BLOCK))
     kept = slice(None, None, -(-stack.size // max_blocks))
@@ -137,8 +149,9 @@ def dark_tiles(
     for side in (0, 1):
         tile, own, other = pairs[known, side], light[:, side], light[:, 1 - side]
         bright = other > _BRIGHT * np.median(light)
+        darker = levels[known, side] < _DARKER * levels[known, 1 - side]
         np.add.at(seen, tile[bright], 1)
-        np.add.at(lost, tile[bright & (own < _DARK * other)], 1)
+        np.add.at(lost, tile[bright & darker & (own < _DARK * other)], 1)
     held = np.isin(np.arange(count), pairs[accepted])
     return ~held & (lost > 0) & (2 * lost > seen)
 
