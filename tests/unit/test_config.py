@@ -21,7 +21,16 @@ def test_shipped_config_says_every_key_and_its_default():
 
 def test_shipped_config_comments_every_key():
     lines = (ROOT / "config/config.yaml").read_text().splitlines()
-    groups = {"compute", "storage", "microscopy", "stitch", "normalize", "segment", "skeleton", "maps"}
+    groups = {
+        "compute",
+        "storage",
+        "microscopy",
+        "stitch",
+        "normalize",
+        "segment",
+        "skeleton",
+        "maps",
+    }
     groups |= {"pairs", "positions", "light", "ultrasound", "clutter", "localize", "track"}
     previous = ""
     for line in lines:

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from tiny_project import (
     BRAIN,
+    MOSAIC,
     MOUSE,
     Project,
     check_line,
@@ -226,7 +227,7 @@ WHILE_READING: dict[Damage, tuple[str, ...]] = {
 def _add(project: Project, damage: Damage) -> None:
     """Add the sample `new` with something wrong in its files."""
     row = damage(project.folder / "raw/new") or {}
-    project.write_samples(BRAIN, MOUSE, NEW | row)
+    project.write_samples(BRAIN, MOSAIC, MOUSE, NEW | row)
 
 
 @pytest.mark.parametrize("damage", BEFORE, ids=lambda d: d.__name__)

@@ -16,7 +16,13 @@ from vasculome.config import PairsConfig, PositionsConfig, RunConfig
 from vasculome.errors import UserError
 from vasculome.readers.tile_set import TileSet
 from vasculome.stages.job import Job, Outcome, content_of
-from vasculome.stages.raw_tiles import LazyTile, mapped_tiles, nominal_starts, registered_tiles
+from vasculome.stages.raw_tiles import (
+    LazyTile,
+    mapped_tiles,
+    nominal_starts,
+    registered_tiles,
+    shapes_of,
+)
 from vasculome.stages.register import OFFSETS, pairs_of, search_px
 from vasculome.stages.stitch_tables import edges_of, vector_columns
 from vasculome.stages.whole import write_whole
@@ -108,6 +114,7 @@ def _place(job: Job, folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
                 "tile": np.array(tiles.names, np.str_),
                 **vector_columns("nominal", nominal),
                 **vector_columns("start", starts),
+                **vector_columns("shape", shapes_of(tiles)),
                 "part": placement.parts.astype(np.int32),
                 "state": state,
                 "stage_outlier": np.isin(np.arange(len(nominal)), placement.stage_outliers),

@@ -17,7 +17,7 @@ _LENGTHS = ("agreement",)
 _TYPES = {"int": np.int32, "float": np.float64, "bool": np.bool_, "str": np.str_}
 
 
-def vector_columns(name: str, values: NDArray[np.float64]) -> Columns:
+def vector_columns(name: str, values: NDArray[Any]) -> Columns:
     """Return lengths along z, y, x, shape (rows, 3), as three columns in voxels."""
     return {f"{name}_{axis}_px": values[:, k] for k, axis in enumerate("zyx")}
 

