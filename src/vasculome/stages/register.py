@@ -24,8 +24,8 @@ from vasculome.stages.raw_tiles import (
     shapes_of,
 )
 from vasculome.stages.stitch_tables import edge_columns
-from vasculome.stitching.levels import sample_overlap
-from vasculome.stitching.register import Edge, Pair, find_pairs, register_pair
+from vasculome.stitching.levels import overlap_levels
+from vasculome.stitching.register import Pair, find_pairs, register_pair
 from vasculome.stitching.slabs import pair_bytes
 from vasculome.storage.tables import part_path, write_table
 
@@ -76,6 +76,7 @@ def bound_for(job: Job, tiles: TileSet) -> MemoryBound:
 
 def run(job: Job) -> Outcome:
     """Register all pairs, some of them a part of the table ``offsets``."""
+    check(job)
     tiles = registered_tiles(job)
     pairs = pairs_of(job, tiles)
     folder = job.folder / OFFSETS
@@ -155,7 +156,10 @@ def _register(
 ) -> TileResult:
     """Write the edges of some pairs, and how bright both tiles are where they overlap."""
     edges = [register_pair(pair, search=search, min_ncc=min_ncc) for pair in part.pairs]
-    levels = [_levels(pair, edge) for pair, edge in zip(part.pairs, edges, strict=True)]
+    levels = [
+        overlap_levels(pair.tile_i, pair.tile_j, edge.offset)
+        for pair, edge in zip(part.pairs, edges, strict=True)
+    ]
     columns = edge_columns(edges)
     for side in (0, 1):
         columns["level_" + "ij"[side]] = np.array([pair[side] for pair in levels], float)
@@ -164,11 +168,3 @@ def _register(
         files={path.name: write_table(path, columns)},
         record={"accepted": sum(edge.accepted for edge in edges)},
     )
-
-
-def _levels(pair: Pair, edge: Edge) -> tuple[float, float]:
-    """Return the median grey level of both tiles in their overlap; NaN where it is too thin."""
-    found = sample_overlap(pair.i, pair.j, pair.tile_i, pair.tile_j, edge.offset)
-    if found is None:
-        return math.nan, math.nan
-    return float(np.median(found.levels_i)), float(np.median(found.levels_j))

@@ -89,34 +89,54 @@ def sample_overlap(
     """
     steps = [round(o) for o in offset]
     shared = overlap_box(tile_i.shape, tile_j.shape, steps)
-    if shared is None or min(shared.shape[1:]) < _BLOCK:
+    stacks = _block_means(tile_i, tile_j, steps, planes)
+    # A plane of one value holds no image.
+    imaged = (np.ptp(stacks, axis=(2, 3)) > 0).all(0)
+    if stacks[0, 0].size == 1:
+        imaged = np.isfinite(stacks).all((0, 2, 3))
+    if shared is None or not imaged.any():
         return None
-    levels: tuple[list[Any], list[Any]] = ([], [])
+    stacks = stacks[:, imaged].astype(float)
+    middles = _middles(stacks.shape[2:], (_BLOCK, _BLOCK))
+    kept = slice(None, None, -(-stacks[0].size // max_blocks))
+    field_i = np.tile(middles + shared.start[1:], (stacks.shape[1], 1))[kept]
+    return OverlapSample(
+        i, j, field_i, field_i - steps[1:], stacks[0].ravel()[kept], stacks[1].ravel()[kept]
+    )
+
+
+def overlap_levels(
+    tile_i: Tile, tile_j: Tile, offset: Sequence[float], *, planes: int = 8
+) -> tuple[float, float]:
+    """Return the median grey level of two tiles in what they share; NaN where it is too thin.
+
+    Planes that hold no image count only where a tile has no others there.
+    """
+    stacks = _block_means(tile_i, tile_j, [round(o) for o in offset], planes)
+    levels = []
+    for stack in stacks:
+        imaged = np.ptp(stack, axis=(1, 2)) > 0
+        levels.append(float(np.median(stack[imaged] if imaged.any() else stack)))
+    return levels[0], levels[1]
+
+
+def _block_means(
+    tile_i: Tile, tile_j: Tile, steps: Sequence[int], planes: int
+) -> NDArray[np.float32]:
+    """Return the means over blocks of what two tiles share, shape (2, planes, y, x).
+
+    Some planes spread over the overlap are read; there is one plane of NaN where it is too thin.
+    """
+    shared = overlap_box(tile_i.shape, tile_j.shape, steps)
+    if shared is None or min(shared.shape[1:]) < _BLOCK:
+        return np.full((2, 1, 1, 1), np.nan, np.float32)
+    stacks: tuple[list[Any], list[Any]] = ([], [])
     for z in _spread(shared.start[0], shared.stop[0], planes):
         plane = Box((z, *shared.start[1:]), (z + 1, *shared.stop[1:]))
         other = plane.translate([-s for s in steps])
-        both = [
-            bin_down(np.asarray(tile[box.slices]), (1, _BLOCK, _BLOCK))[0]
-            for tile, box in ((tile_i, plane), (tile_j, other))
-        ]
-        # A plane of one value holds no image.
-        if both[0].size == 1 or (np.ptp(both[0]) and np.ptp(both[1])):
-            levels[0].append(both[0])
-            levels[1].append(both[1])
-    if not levels[0]:
-        return None
-    stack = np.stack(levels[0]).astype(float)
-    middles = _middles(stack.shape[1:], (_BLOCK, _BLOCK))
-    kept = slice(None, None, -(-stack.size // max_blocks))
-    field_i = np.tile(middles + shared.start[1:], (len(stack), 1))[kept]
-    return OverlapSample(
-        i,
-        j,
-        field_i,
-        field_i - steps[1:],
-        stack.ravel()[kept],
-        np.stack(levels[1]).astype(float).ravel()[kept],
-    )
+        for tile, box, stack in ((tile_i, plane, stacks[0]), (tile_j, other, stacks[1])):
+            stack.append(bin_down(np.asarray(tile[box.slices]), (1, _BLOCK, _BLOCK))[0])
+    return np.array(stacks)
 
 
 def dark_tiles(

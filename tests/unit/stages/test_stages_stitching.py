@@ -214,6 +214,15 @@ def test_tiles_that_nothing_joins_need_leave(tmp_path):
     )
 
 
+def test_a_tile_of_zeros_is_left_out(tmp_path):
+    phantom = mosaic_phantom(3, counts=(1, 3), tile_shape=SHAPE, overlap=(0, 40))
+    phantom.tiles[2][:] = 0
+    _write(tmp_path / "raw", phantom, phantom.nominal_starts)
+    outcomes = _run(_job(tmp_path))
+    assert outcomes["place"].summary["dark_tiles"] == [_name(2)]
+    assert outcomes["ingest_image"].summary["tiles_fused"] == 2
+
+
 def test_the_stage_is_believed_when_told_so(tmp_path):
     phantom = _two(tmp_path)
     light = {"flat_field": False, "gains": False}
