@@ -278,3 +278,29 @@ def test_edges_come_back_from_their_table():
     ]
     assert edges_of(edge_columns(edges)) == edges
     assert edges_of(edge_columns([])) == []
+
+
+def test_one_channel_places_the_other(tmp_path):
+    phantom = mosaic_phantom(
+        3, counts=(1, 2), tile_shape=SHAPE, overlap=(0, 40), jitter=(1.0, 3.0, 3.0)
+    )
+    rng = np.random.default_rng(0)
+    rows = [("file", "z_um", "y_um", "x_um")]
+    for k, tile in enumerate(phantom.tiles):
+        (tmp_path / "raw").mkdir(exist_ok=True)
+        # The channel to be mapped shows nothing to hold on to.
+        stack = np.stack([tile, rng.poisson(500 * (k + 1), SHAPE).astype(np.uint16)])
+        tifffile.imwrite(tmp_path / f"raw/{_name(k)}.ome.tif", stack, metadata={"axes": "CZYX"})
+        rows.append((f"{_name(k)}.ome.tif", *np.multiply(phantom.nominal_starts[k], SPACING_UM)))
+    with (tmp_path / "raw/tiles.tsv").open("w", newline="") as table:
+        csv.writer(table, delimiter="\t").writerows(rows)
+    job = _job(tmp_path, light={"flat_field": False, "gains": False})
+    both = {"channel": 1, "register_channel": 0, "allow_missing_planes": None}
+    job = replace(job, sample=job.sample.model_copy(update=both))
+    assert _run(job)["place"].summary["pairs_used"] == 1
+    starts = vectors(read_table(job.folder / "placement/tiles.parquet"), "start")
+    np.testing.assert_allclose(np.diff(starts, axis=0), np.diff(phantom.starts, axis=0), atol=0.1)
+    image = open_image(job.folder / "image.ome.zarr")
+    voxels = image.read(Box.of_shape(image.spec.shape))
+    left, right = (voxels[5:20, 20:100, x : x + 40].mean() for x in (20, 160))
+    assert (left, right) == (pytest.approx(500, rel=0.01), pytest.approx(1000, rel=0.01))
