@@ -152,7 +152,7 @@ class MicroscopyConfig(Settings):
     """The microscopy chain, from TIFFs to vessel maps."""
 
     slab_mb: PositiveInt = Field(
-        512, description="Raw data read at once while ingesting, a worker (at least one shard)."
+        256, description="Part of the volume that a worker writes at once (at least one shard)."
     )
     stitch: StitchConfig = StitchConfig()
     normalize: NormalizeConfig = NormalizeConfig()
