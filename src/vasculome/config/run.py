@@ -62,7 +62,8 @@ class PairsConfig(Settings):
     """Offsets of overlapping tiles, pair by pair."""
 
     search_um: ZyxUm = Field(
-        (40.0, 60.0, 60.0), description="Largest error of the stage along z, y, x."
+        (40.0, 60.0, 60.0),
+        description="Largest error of the offset of two neighbours, along z, y, x.",
     )
     min_ncc: Fraction = Field(
         0.3, description="Correlation of two tiles' fine structure below which a pair is refused."

@@ -190,7 +190,8 @@ def _pieces(mosaic: _Mosaic, grid: TileGrid) -> Iterator[_Piece]:
     for slab in grid:
         some = touching.get(slab.index, [])
         yield _Piece(
-            slab.id,
+            # By its voxels, not by its place in the grid: slabs may be of another size next time.
+            f"{slab.core.start}-{slab.core.stop}",
             slab.core,
             tuple(LazyTile(mosaic.tiles.volumes[k]) for k in some),
             tuple(tuple(mosaic.starts[k].tolist()) for k in some),
