@@ -7,6 +7,7 @@ bytes again, on CUDA too, as far as torch's own products and sums of a given num
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,10 +15,11 @@ from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vasculome.sparse.kernel_map import KernelMap
+from vasculome.sparse.kernel_map import Batch, KernelMap
 
 # So many bytes of rows are gathered at a time: on a CPU what stays in its caches, on CUDA what
-# keeps the device busy. Products and other temporaries come on top, the same again at most.
+# keeps the device busy. Products and other temporaries come on top, two times the same at most;
+# none is kept while the next batch is gathered.
 CPU_BATCH_BYTES = 1 << 20
 CUDA_BATCH_BYTES = 128 << 20
 
@@ -100,6 +102,20 @@ def _add_rows_cpu(result: Any, rows: Any, values: Any) -> None:
             result[row, channel] += values[place, channel]
 
 
+def _add_products(
+    result: Tensor, gathered: Tensor, rows: Tensor, weights: Sequence[Tensor], batch: Batch
+) -> None:
+    parts, targets = gathered.split(batch.sizes), rows.split(batch.sizes)
+    for offset, part, target in zip(batch.offsets, parts, targets, strict=True):
+        _add_rows(result, target, part @ weights[offset])
+
+
+def _add_outer_products(result: Tensor, before: Tensor, after: Tensor, batch: Batch) -> None:
+    befores, afters = before.split(batch.sizes), after.split(batch.sizes)
+    for offset, one, other in zip(batch.offsets, befores, afters, strict=True):
+        result[offset].addmm_(one.T, other)
+
+
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -111,10 +127,9 @@ class _Convolution(torch.autograd.Function):
         else:
             result = features @ weights[kernel_map.identity]
         for batch in kernel_map.batches(_rows(features, kernel.shape[1])):
-            gathered = features.index_select(0, batch.in_rows).split(batch.sizes)
-            targets = batch.out_rows.split(batch.sizes)
-            for offset, rows, part in zip(batch.offsets, targets, gathered, strict=True):
-                _add_rows(result, rows, part @ weights[offset])
+            gathered = features.index_select(0, batch.in_rows)
+            _add_products(result, gathered, batch.out_rows, weights, batch)
+            del gathered
         return result
 
     @staticmethod
@@ -124,7 +139,7 @@ class _Convolution(torch.autograd.Function):
         kernel_map: KernelMap = ctx.kernel_map
         gradient = gradient.contiguous()
         weights = kernel.transpose(1, 2).unbind()
-        of_features, of_kernel, by_offset = None, None, []
+        of_features = of_kernel = None
         identity = kernel_map.identity
         if ctx.needs_input_grad[0]:
             if identity is None:
@@ -133,19 +148,17 @@ class _Convolution(torch.autograd.Function):
                 of_features = gradient @ weights[identity]
         if ctx.needs_input_grad[1]:
             of_kernel = torch.zeros_like(kernel)
-            by_offset = of_kernel.unbind()
             if identity is not None:
-                torch.mm(features.T, gradient, out=by_offset[identity])
+                torch.mm(features.T, gradient, out=of_kernel[identity])
         for batch in kernel_map.batches(_rows(features, max(kernel.shape[1:]))):
-            gathered = gradient.index_select(0, batch.out_rows).split(batch.sizes)
+            gathered = gradient.index_select(0, batch.out_rows)
             if of_features is not None:
-                targets = batch.in_rows.split(batch.sizes)
-                for offset, rows, part in zip(batch.offsets, targets, gathered, strict=True):
-                    _add_rows(of_features, rows, part @ weights[offset])
+                _add_products(of_features, gathered, batch.in_rows, weights, batch)
             if of_kernel is not None:
-                inputs = features.index_select(0, batch.in_rows).split(batch.sizes)
-                for offset, before, after in zip(batch.offsets, inputs, gathered, strict=True):
-                    by_offset[offset].addmm_(before.T, after)
+                inputs = features.index_select(0, batch.in_rows)
+                _add_outer_products(of_kernel, inputs, gathered, batch)
+                del inputs
+            del gathered
         return of_features, of_kernel, None
 
 
