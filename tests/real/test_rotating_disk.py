@@ -36,9 +36,7 @@ def images(data, tmp_path_factory):
     """Return our images of 8 bits and the reference, (t, z, x)."""
     sequence_file = tmp_path_factory.mktemp("disk") / "sequence.yaml"
     sequence_file.write_text(SEQUENCE)
-    raw = open_rf(
-        data / "ultrasound/PWI_disk.mat", sequence_file=sequence_file, variable="RF"
-    )
+    raw = open_rf(data / "ultrasound/PWI_disk.mat", sequence_file=sequence_file, variable="RF")
     assert raw.shape == (32, 1, 128, 334)
     of = raw.sequence
     assert of.wave == "plane"

@@ -171,13 +171,14 @@ def open_series(
         arrays = format.arrays(file)
         for variables in _buffers(names, arrays, path=file):
             chosen = [_find(arrays, name, path=file) for name in variables]
-            _check_numbers(chosen, path=file)
+            _refuse_empty(chosen, path=file)
             check(chosen, file)
             lengths = _axis_lengths(chosen, axes, drops_ones=format.drops_ones, path=file)
             here = tuple(lengths[c] for c in order[1:])
             if shape not in (None, here):
+                what = "samples" if "s" in order else "pixels"
                 raise UserError(
-                    f"has frames of {here} where {blocks[0].file.name} has {shape}",
+                    f"has frames of {here} {what} where {blocks[0].file.name} has {shape}",
                     where=file,
                     fix="keep blocks of one acquisition in the folder",
                 )
@@ -243,14 +244,13 @@ def _find(arrays: Sequence[StoredArray], name: str, *, path: Path) -> StoredArra
     )
 
 
-def _check_numbers(chosen: Sequence[StoredArray], *, path: Path) -> None:
+def _refuse_empty(chosen: Sequence[StoredArray], *, path: Path) -> None:
     for array in chosen:
-        label = array.name or "the array"
         if 0 in array.shape:
-            raise UserError(f"{label} is empty, {array.shape}", where=path, fix="save it again")
-        if array.kind not in ("complex", "real"):
             raise UserError(
-                f"{label} is of type {array.kind}", where=path, fix="save one array of numbers"
+                f"{array.name or 'the array'} is empty, {array.shape}",
+                where=path,
+                fix="save it again",
             )
 
 

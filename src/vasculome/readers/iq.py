@@ -166,6 +166,10 @@ def _check_arrays(chosen: Sequence[StoredArray], path: Path) -> None:
     """Raise UserError unless the arrays can be IQ."""
     wanted = "complex" if len(chosen) == 1 else "real"
     for array in chosen:
+        if array.kind not in ("complex", "real"):
+            raise UserError(
+                f"{array.name or 'the array'} is of type {array.kind}", where=path, fix=_SAVE_PLAIN
+            )
         if array.kind != wanted:
             need = "IQ must be complex" if wanted == "complex" else "I and Q must be real"
             raise UserError(

@@ -35,7 +35,7 @@ class Sequence:
     sampling_frequency_hz, center_frequency_hz
         Of the channel data.
     bandwidth_hz
-        Pulse-echo bandwidth at -6 dB.
+        Pulse-echo bandwidth at -6 dB; of data that are mixed down, all that is sampled.
     speed_of_sound_m_s
         Of the medium.
     element_width_um

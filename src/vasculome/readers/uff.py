@@ -3,7 +3,7 @@
 MATLAB's axes are reversed in the file: channel data [time, channel, wave, frame] are stored as
 (frame, wave, channel, time), without the leading axes where these have length 1.
 
-Source: Bernard et al., IEEE Int. Ultrason. Symp. 2018, doi:10.1109/ULTSYM.2018.8579642.
+Source: the classes of the UltraSound ToolBox (USTB) and of its Python package pyuff_ustb.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vasculome.errors import UserError
+from vasculome.readers.files import natural_key
 from vasculome.readers.iq_arrays import Index, StoredArray, readable
 
 CHANNEL_AXES = "taes"
@@ -137,7 +138,7 @@ def waves(channel_data: h5py.Group) -> list[h5py.Group]:
     sequence = channel_data["sequence"]
     if "wavefront" in sequence or "source" in sequence:
         return [sequence]
-    return [sequence[key] for key in sorted(sequence)]
+    return [sequence[key] for key in sorted(sequence, key=natural_key)]
 
 
 def scalar(group: h5py.Group, name: str, default: float | None = None) -> float:

@@ -1,8 +1,8 @@
 """Probe and sequence of the channel data in a UFF file.
 
-Source: Bernard et al., IEEE Int. Ultrason. Symp. 2018, doi:10.1109/ULTSYM.2018.8579642, and the
-documentation of the UltraSound ToolBox: the first sample of a wave is recorded at the initial time
-plus the wave's delay after the wave passed the origin.
+Source: the classes of the UltraSound ToolBox (USTB) and of its Python package pyuff_ustb: the first
+sample of a wave is recorded at the initial time plus the wave's delay after the wave passed the
+origin.
 """
 
 from __future__ import annotations

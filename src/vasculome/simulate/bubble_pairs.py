@@ -32,7 +32,7 @@ class PairScene:
     max_step_um
         Farthest that a bubble moves between the frames; steps are uniform in the disc.
     unpaired
-        Part of the bubbles of each frame that are not in the other.
+        Chance of a bubble of either frame not to be in the other, so that numbers differ.
     shape
         Pixels of a frame along z and x. The default is 4 mm².
     pixel_um
@@ -169,33 +169,35 @@ def _centred(image: NDArray[np.float64]) -> NDArray[np.float64]:
 def _frame_pair(scene: PairScene, bank: NDArray[np.float32], rng: np.random.Generator) -> FramePair:
     size_um = np.array(scene.shape) * scene.pixel_um
     n = int(rng.integers(scene.bubbles[0], scene.bubbles[1], endpoint=True))
-    n_lost = int(np.ceil(scene.unpaired * n))
+    stays = n - int(rng.binomial(n, scene.unpaired))
+    n_after = stays + int(rng.binomial(n, scene.unpaired))
     before = rng.random((n, 2)) * size_um
-    stays = n - n_lost
-    after = np.concatenate(
-        [_moved(before[:stays], scene.max_step_um, size_um, rng), rng.random((n_lost, 2)) * size_um]
-    )
-    brightness = rng.uniform(*scene.brightness, size=(2, n))
+    after = rng.random((n_after, 2)) * size_um
+    after[:stays] = _moved(before[:stays], scene.max_step_um, size_um, rng)
+    bright_before = rng.uniform(*scene.brightness, n)
+    bright_after = rng.uniform(*scene.brightness, n_after)
     change = rng.uniform(-scene.brightness_change, scene.brightness_change, stays)
-    brightness[1, :stays] = np.clip(brightness[0, :stays] * (1 + change), *scene.brightness)
-    shape_of = rng.integers(len(bank), size=(2, n))
-    shape_of[1, :stays] = shape_of[0, :stays]
+    bright_after[:stays] = np.clip(bright_before[:stays] * (1 + change), *scene.brightness)
+    shape_before, shape_after = (
+        rng.integers(len(bank), size=n),
+        rng.integers(len(bank), size=n_after),
+    )
+    shape_after[:stays] = shape_before[:stays]
 
-    orders = [rng.permutation(n) for _ in range(2)]
+    # Half a pixel: the field begins at the edge of pixel 0, the origin is its centre.
+    before, after = before - scene.pixel_um / 2, after - scene.pixel_um / 2
     frames = np.zeros((2, *scene.shape), np.float32)
-    for frame, where, bright, which in zip(
-        frames, (before, after), brightness, shape_of, strict=True
-    ):
-        # Half a pixel: the field begins at the edge of pixel 0, the origin is its centre.
-        _stamp(frame, where / scene.pixel_um - 0.5, bright.astype(np.float32), which, bank)
-    new_row = np.empty(n, np.int64)
-    new_row[orders[1]] = np.arange(n)
-    partner = np.where(orders[0] < stays, new_row[orders[0]], -1)
+    _stamp(frames[0], before / scene.pixel_um, bright_before, shape_before, bank)
+    _stamp(frames[1], after / scene.pixel_um, bright_after, shape_after, bank)
+    order_before, order_after = rng.permutation(n), rng.permutation(n_after)
+    row_after = np.argsort(order_after)
+    partner = np.full(n, -1, np.int64)
+    partner[:stays] = row_after[:stays]
     return FramePair(
         frames=frames,
-        before_um=before[orders[0]] - scene.pixel_um / 2,
-        after_um=after[orders[1]] - scene.pixel_um / 2,
-        partner=partner,
+        before_um=before[order_before],
+        after_um=after[order_after],
+        partner=partner[order_before],
     )
 
 
@@ -220,7 +222,7 @@ def _moved(
 def _stamp(
     frame: NDArray[np.float32],
     centre: NDArray[np.float64],
-    brightness: NDArray[np.float32],
+    brightness: NDArray[np.float64],
     which: NDArray[np.int64],
     bank: NDArray[np.float32],
 ) -> None:  # pragma: no cover - compiled
@@ -229,13 +231,12 @@ def _stamp(
     _, hz, hx = bank.shape
     for i in range(len(centre)):
         z0, x0 = int(np.floor(centre[i, 0])), int(np.floor(centre[i, 1]))
-        fz, fx = np.float32(centre[i, 0] - z0), np.float32(centre[i, 1] - x0)
-        one = np.float32(1)
+        fz, fx = centre[i, 0] - z0, centre[i, 1] - x0
         weights = (
-            (0, 0, brightness[i] * (one - fz) * (one - fx)),
-            (0, 1, brightness[i] * (one - fz) * fx),
-            (1, 0, brightness[i] * fz * (one - fx)),
-            (1, 1, brightness[i] * fz * fx),
+            (0, 0, np.float32(brightness[i] * (1 - fz) * (1 - fx))),
+            (0, 1, np.float32(brightness[i] * (1 - fz) * fx)),
+            (1, 0, np.float32(brightness[i] * fz * (1 - fx))),
+            (1, 1, np.float32(brightness[i] * fz * fx)),
         )
         image = bank[which[i]]
         for dz, dx, weight in weights:

@@ -162,7 +162,7 @@ def directivity_f_number(*, element_width_um: float, wavelength_um: float) -> fl
     wavelength_um
         The shortest one of the band: speed of sound over the highest frequency.
 
-    Source: Perrot et al., Ultrasonics 111, 2021, Eq. 13 and 14.
+    Source: Perrot et al., Ultrasonics 111, 2021, doi:10.1016/j.ultras.2020.106309.
     """
 
     def excess(angle: float) -> float:

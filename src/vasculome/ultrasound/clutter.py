@@ -27,9 +27,9 @@ _OVERSAMPLED = 10
 _POWER_ITERATIONS = 2
 """Of the randomized decomposition.
 
-Measured on 500 frames of 78 × 118 with 70 dB of tissue: what is left after the four vectors of
-tissue differs from the exact by 6e-5 of its norm with two iterations, 2e-4 with one and 2e-2 with
-none; the double-precision Gram matrix is at 5e-5, the single one at 1e-3.
+Measured on 500 simulated frames of 78 × 118: what is left when the four strongest vectors of tissue
+are removed differs from a full SVD in double precision by 6e-5 of its norm with two iterations,
+2e-4 with one and 2e-2 with none; by the Gram matrix in double precision it is 5e-5, in single 1e-3.
 """
 
 
@@ -57,10 +57,12 @@ def svd_filter(
     keep_to
         Last singular vector kept, counted likewise and included; None keeps all to the last.
     randomized
-        Find the leading vectors by random projection instead of the Gram matrix: for long blocks,
-        whose Gram matrix takes the square of their length. Tissue is removed as exactly; where
-        neighbouring singular values differ by a few per cent, as those of bubbles and noise do,
-        it is a mixture of them that is cut. The random numbers are always the same.
+        Find the leading vectors by random projection instead of the Gram matrix, whose cost grows
+        with the square of the length of the block. Tissue is removed as exactly; where neighbouring
+        singular values differ by a few per cent, as those of bubbles and noise do, it is a mixture
+        of them that is cut. Of 800 simulated frames of 78 × 118 and eight vectors removed the exact
+        way takes 1.2 s of one core and this one 0.15 s, and the bubbles found agree with the truth
+        alike (Jaccard 0.588). The random numbers are always the same.
 
     Returns
     -------

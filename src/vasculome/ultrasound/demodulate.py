@@ -55,8 +55,8 @@ def demodulate(
     ValueError
         The band overlaps its image, or what decimation folds back; or a wrong shape.
 
-    Source: Madiena et al., IEEE Trans. Ultrason. Ferroelectr. Freq. Control 65(5), 2018,
-    doi:10.1109/TUFFC.2018.2808193 (sub-Nyquist sampling).
+    Source: Madiena et al., IEEE Trans. Ultrason. Ferroelectr. Freq. Control 65, 795-802, 2018
+    (sub-Nyquist sampling).
     """
     if rf.ndim != 4 or rf.shape[1] != len(start_time_s) or np.iscomplexobj(rf):
         raise ValueError(

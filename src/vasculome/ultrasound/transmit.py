@@ -25,7 +25,7 @@ class PlaneWaves:
         Unit vectors, float, shape (transmits, d).
 
     Source: Montaldo et al., IEEE Trans. Ultrason. Ferroelectr. Freq. Control 56(3), 2009,
-    doi:10.1109/TUFFC.2009.1067, Eq. 1.
+    doi:10.1109/TUFFC.2009.1067.
     """
 
     directions: NDArray[np.floating]

@@ -29,21 +29,25 @@ def test_pairs_do_not_depend_on_those_before_them():
     assert not same(whole[0], next(frame_pairs(SCENE, bank(), count=1, seed=6)))
 
 
-def test_partners_are_one_to_one_near_and_of_the_number_asked_for():
-    numbers = set()
-    for pair in frame_pairs(SCENE, bank(), count=20, seed=1):
-        n = len(pair.before_um)
-        numbers.add(n)
+def test_partners_are_one_to_one_and_near():
+    numbers, differ = set(), 0
+    unpaired = np.zeros((2, 2))
+    for pair in frame_pairs(SCENE, bank(), count=40, seed=1):
+        m, n = len(pair.before_um), len(pair.after_um)
+        numbers.add(m)
+        differ += m != n
         paired = pair.partner >= 0
-        assert len(pair.after_um) == n and 40 <= n <= 60
-        assert (~paired).sum() == np.ceil(0.1 * n)
+        unpaired += [[m - paired.sum(), n - paired.sum()], [m, n]]
+        assert 40 <= m <= 60
         assert len(np.unique(pair.partner[paired])) == paired.sum()
         step = pair.after_um[pair.partner[paired]] - pair.before_um[paired]
         assert np.linalg.norm(step, axis=1).max() <= 100
         for place in (pair.before_um, pair.after_um):
             pixel = place / 4.928
             assert pixel.min() >= -0.5 and (pixel <= np.array([119.5, 149.5])).all()
-    assert len(numbers) > 5
+    assert len(numbers) > 5 and differ > 10
+    # Some 2000 bubbles a frame, one in ten unpaired: 0.02 is three standard deviations.
+    np.testing.assert_allclose(unpaired[0] / unpaired[1], 0.1, atol=0.02)
 
 
 def test_steps_are_uniform_in_the_disc_and_order_tells_nothing():
@@ -80,7 +84,7 @@ def test_a_lone_bubble_is_its_point_spread_function_times_its_brightness():
 def test_unpaired_bubbles_alone():
     scene = dataclasses.replace(SCENE, unpaired=1.0)
     pair = next(frame_pairs(scene, bank(), count=1, seed=0))
-    assert (pair.partner == -1).all() and len(pair.after_um) == len(pair.before_um)
+    assert (pair.partner == -1).all() and len(pair.after_um) > 0
 
 
 def test_bank_holds_different_images_with_their_peak_in_the_middle():

@@ -154,7 +154,7 @@ def _plain_sum(iq, grid_um, elements_um, waves, start_s, *, f_number, window, in
                 far = np.abs(recorded - (tau - start_s[a]) * SAMPLING_HZ)
                 if interpolation == "linear":
                     kernel = np.maximum(0, 1 - far)
-                else:  # Keys 1981, Eq. 15
+                else:  # Keys 1981
                     near = 1.5 * far**3 - 2.5 * far**2 + 1
                     beyond = -0.5 * far**3 + 2.5 * far**2 - 4 * far + 2
                     kernel = np.where(far < 1, near, np.where(far < 2, beyond, 0))
@@ -186,9 +186,7 @@ def test_image_is_the_sum_of_the_formula(n_dims, f_number, window, interpolation
     expected = _plain_sum(iq, grid, elements, waves, start_s, **options)
     assert image.dtype == np.complex64
     assert np.abs(image - expected).max() < 2e-4 * np.abs(expected).max()
-    double = _beamform(
-        iq.astype(complex), grid, elements, waves, start_s, device=device, **options
-    )
+    double = _beamform(iq.astype(complex), grid, elements, waves, start_s, device=device, **options)
     assert double.dtype == np.complex128
     assert np.abs(double - expected).max() < 1e-9 * np.abs(expected).max()
 
@@ -286,7 +284,7 @@ def test_points_simulated_by_pymust_are_focused_where_they_are():
 
 
 def test_f_number_of_elements():
-    # At its angle an element hears 3 dB less: Perrot 2021, Eq. 13.
+    # At its angle an element hears 3 dB less.
     for width in (0.3, 0.885, 1.5):
         f_number = directivity_f_number(element_width_um=width * 100, wavelength_um=100.0)
         angle = np.arctan(1 / (2 * f_number))
