@@ -15,7 +15,11 @@ min_version("9.0")
 configfile: "config/config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
+include: "workflow/rules/stitching.smk"
 include: "workflow/rules/microscopy.smk"
 include: "workflow/rules/ultrasound.smk"
 include: "workflow/rules/maps.smk"
@@ -30,8 +34,8 @@ rule all:
         rules.report.input,
 
 
-# One target a stage: all_mask, all_track and so on, for every sample of its modality.
-for stage, entry in CATALOG.items():
+# One target a stage: all_mask, all_track and so on, for every sample that has it.
+for stage in CATALOG:
 
     rule:
         name:
@@ -39,5 +43,5 @@ for stage, entry in CATALOG.items():
         input:
             expand(
                 f"{RESULTS}/{{sample}}/manifests/{stage}.json",
-                sample=samples_of(entry.modality),
+                sample=samples_with(stage),
             ),

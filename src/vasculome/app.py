@@ -1,9 +1,10 @@
-"""The command line: ``vasculome demo | resume | doctor | simulate | schemas``."""
+"""The command line: ``vasculome demo | resume | doctor | plan | simulate | schemas``."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from vasculome.config import RunConfig, Sample, parse_config
+from vasculome.config import RunConfig, Sample, parse_config, parse_sample
 from vasculome.doctor import check_installation, verify_store
 from vasculome.errors import UserError
 from vasculome.resume import settle_orphans
@@ -69,6 +70,18 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("folder", type=Path)
     simulate.add_argument("--seed", type=int, default=0)
     simulate.set_defaults(command=_simulate)
+
+    plan = commands.add_parser(
+        "plan", help="tell tiles, shards, memory and time of stitching, before there are any data"
+    )
+    plan.add_argument("--configfile", type=Path, default=Path("config/config.yaml"))
+    plan.add_argument("--grid", required=True, help="rows x columns of tiles, e.g. 20x20")
+    plan.add_argument("--voxels", required=True, help="of a tile, e.g. 2000x2048x2048")
+    plan.add_argument("--spacing-um", required=True, help="z,y,x, e.g. 4,2,2")
+    plan.add_argument("--overlap-percent", default="10", help="along y,x or one number for both")
+    plan.add_argument("--dtype", choices=("uint8", "uint16", "float32"), default="uint16")
+    plan.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    plan.set_defaults(command=_plan)
 
     schemas = commands.add_parser("schemas", help="write the JSON Schemas of config and samples")
     schemas.add_argument("folder", type=Path)
@@ -131,6 +144,42 @@ def _simulate_raw(folder: Path, *, seed: int) -> None:
     from vasculome.demo import simulate_raw  # noqa: PLC0415
 
     simulate_raw(folder, seed=seed)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from vasculome.stages.stitch_plan import plan_stitching  # noqa: PLC0415
+
+    row = {
+        "sample": "plan",
+        "modality": "microscopy",
+        "path": ".",
+        "format": "tiff_grid",
+        "spacing_um": arguments.spacing_um,
+        "grid": arguments.grid,
+        "order": "raster-rows",
+        "overlap_percent": arguments.overlap_percent,
+    }
+    plan = plan_stitching(
+        read_config(arguments.configfile),
+        parse_sample(row, where="vasculome plan"),
+        tile_shape=_voxels(arguments.voxels),
+        dtype=arguments.dtype,
+        threads=arguments.cores,
+    )
+    print("\n".join(plan.lines()))
+    return 0
+
+
+def _voxels(text: str) -> tuple[int, int, int]:
+    try:
+        z, y, x = (int(part) for part in text.split("x"))
+        if min(z, y, x) < 1:
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"{text!r} is not a shape", where="--voxels", fix="give it like 2000x2048x2048"
+        ) from None
+    return z, y, x
 
 
 def _schemas(arguments: argparse.Namespace) -> int:

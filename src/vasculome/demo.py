@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from vasculome.simulate.microscope import cut_tiles
-from vasculome.simulate.phantoms import microscope_phantom, ultrasound_phantom
+from vasculome.simulate.phantoms import mosaic_phantom, ultrasound_phantom
 from vasculome.storage.raw_files import write_npy_blocks, write_tiff_tiles
 from vasculome.storage.tables import write_table
 
-SHEET_SHAPE = (128, 400, 400)
+SHEET_TILES = (3, 3)
 SHEET_SPACING_UM = (4.0, 2.0, 2.0)
-TILE_SHAPE = (128, 224, 224)
-TILE_OVERLAP = (0, 48, 48)
+TILE_SHAPE = (128, 164, 164)
+TILE_OVERLAP = (46, 46)
+STAGE_ERROR_PX = (1.5, 5.0, 5.0)
 ULM_FRAMES = 4000
 ULM_SHAPE = (128, 128)
 
@@ -33,18 +33,20 @@ def simulate_raw(folder: Path, *, seed: int) -> None:
 
 
 def _simulate_lightsheet(folder: Path, *, seed: int) -> None:
-    volume, truth = microscope_phantom(seed, shape=SHEET_SHAPE, spacing_um=SHEET_SPACING_UM)
-    cut = cut_tiles(
-        volume,
+    phantom = mosaic_phantom(
+        seed,
+        counts=SHEET_TILES,
         tile_shape=TILE_SHAPE,
         overlap=TILE_OVERLAP,
-        jitter=(0, 0, 0),
-        rng=np.random.default_rng(seed),
+        jitter=STAGE_ERROR_PX,
+        vignetting=0.3,
+        gain_spread=0.15,
+        spacing_um=SHEET_SPACING_UM,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "lightsheet_truth.npy", truth)
-    positions_um = [np.multiply(tile.nominal_start, SHEET_SPACING_UM).tolist() for tile in cut]
-    write_tiff_tiles(folder / "lightsheet", [tile.array for tile in cut], positions_um)
+    np.save(folder / "lightsheet_truth.npy", phantom.truth)
+    positions_um = np.round(phantom.nominal_starts * SHEET_SPACING_UM, 3)
+    write_tiff_tiles(folder / "lightsheet", phantom.tiles, positions_um.tolist())
 
 
 def _simulate_ulm(folder: Path, *, seed: int) -> None:

@@ -169,6 +169,16 @@ class TileGrid:
             )
         )
 
+    def touching(self, box: Box) -> Iterator[tuple[int, ...]]:
+        """Yield the indices of the tiles whose cores share a voxel with ``box``, in order."""
+        inside = box.intersect(self.domain)
+        if inside is None:
+            return
+        sides = zip(inside.start, inside.stop, self.domain.start, self.core_shape, strict=True)
+        yield from itertools.product(
+            *(range((a - low) // c, (b - 1 - low) // c + 1) for a, b, low, c in sides)
+        )
+
     def neighbours(self, index: Sequence[int]) -> Iterator[tuple[int, ...]]:
         """Yield the indices of the tiles that touch this one, faces, edges and corners."""
         inside = Box.of_shape(self.counts)

@@ -40,7 +40,7 @@ def test_mask_agrees_with_the_manual_label(
         format="tiff_stack",
         spacing_um=(2.0, 2.0, 2.0),
     )
-    stages = stages_of("microscopy")
+    stages = stages_of(sample)
     for stage in stages[: stages.index("mask") + 1]:
         execute(Job(stage, config, sample))
     mask = read_level(tmp_path / "vessels/mask.ome.zarr") > 0

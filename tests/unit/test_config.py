@@ -21,16 +21,26 @@ def test_shipped_config_says_every_key_and_its_default():
 
 def test_shipped_config_comments_every_key():
     lines = (ROOT / "config/config.yaml").read_text().splitlines()
-    groups = {"compute", "storage", "microscopy", "normalize", "segment", "skeleton", "maps"}
-    groups |= {"ultrasound", "clutter", "localize", "track"}
+    groups = {
+        "compute",
+        "storage",
+        "microscopy",
+        "stitch",
+        "normalize",
+        "segment",
+        "skeleton",
+        "maps",
+    }
+    groups |= {"pairs", "positions", "light", "ultrasound", "clutter", "localize", "track"}
     previous = ""
     for line in lines:
         key = line.strip().split(":")[0]
         if line.strip() and not line.strip().startswith("#") and key not in groups:
-            # high_threshold and keep_to share the comment above their partner.
+            # Some share the comment above their partner.
             assert previous.startswith("#") or key in {
                 "high_threshold",
                 "keep_to",
+                "gains",
                 "upper_percent",
             }, f"no comment above {key}"
         previous = line.strip()

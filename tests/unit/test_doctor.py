@@ -10,12 +10,15 @@ import pytest
 
 from vasculome import doctor
 from vasculome.app import main
-from vasculome.stages.catalog import stages_of
+from vasculome.stages.catalog import CATALOG
 from vasculome.storage.lease import lease_path
 from vasculome.storage.ledger import Ledger, TileResult
 from vasculome.storage.shards import checksum, write_bytes_atomic
 
 STORES = {
+    "register": ["offsets"],
+    "place": ["placement"],
+    "illuminate": ["levels", "light"],
     "ingest_image": ["image.ome.zarr"],
     "normalize": ["histogram"],
     "enhance": ["candidates.ome.zarr"],
@@ -27,6 +30,9 @@ STORES = {
     "track": ["tracks"],
     "ulm_maps": ["maps", "maps/speed.ome.zarr"],
 }
+
+
+STITCHED = {"register", "place", "illuminate"}
 
 
 def _write(store, files):
@@ -43,7 +49,7 @@ def results(tmp_path):
     """Results of two samples, as finished runs leave them, with files instead of shards."""
     for sample, modality in (("brain", "microscopy"), ("mouse", "ultrasound")):
         folder = tmp_path / "results" / sample
-        for stage in stages_of(modality):
+        for stage in (name for name, entry in CATALOG.items() if entry.modality == modality):
             for store in STORES[stage]:
                 # The ledger of all maps tells of files of each map, which has one of its own.
                 inside = STORES[stage][1].removeprefix("maps/") + "/" if store == "maps" else ""
@@ -86,11 +92,16 @@ def test_damage_is_named_and_its_tiles_are_forgotten(results, capsys):
 @pytest.mark.parametrize(
     ("store", "kept"),
     [
-        ("image.ome.zarr", set()),
-        ("histogram", {"ingest_image"}),
-        ("candidates.ome.zarr", {"ingest_image", "normalize"}),
-        ("components", {"ingest_image", "normalize", "enhance"}),
-        ("maps/radius.ome.zarr", {"ingest_image", "normalize", "enhance", "mask", "skeleton"}),
+        ("offsets", set()),
+        ("light", {"register", "place"}),
+        ("image.ome.zarr", STITCHED),
+        ("histogram", STITCHED | {"ingest_image"}),
+        ("candidates.ome.zarr", STITCHED | {"ingest_image", "normalize"}),
+        ("components", STITCHED | {"ingest_image", "normalize", "enhance"}),
+        (
+            "maps/radius.ome.zarr",
+            STITCHED | {"ingest_image", "normalize", "enhance", "mask", "skeleton"},
+        ),
     ],
 )
 def test_the_stage_and_all_after_it_are_run_again(results, store, kept):

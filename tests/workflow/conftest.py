@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from tiny_project import BRAIN, MOUSE, Project, copy_of, write_raw
+from tiny_project import BRAIN, MOSAIC, MOUSE, Project, copy_of, write_raw
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +14,7 @@ def finished(tmp_path_factory) -> Project:
     project = Project(tmp_path_factory.mktemp("finished"))
     write_raw(project.folder)
     project.write_config()
-    project.write_samples(BRAIN, MOUSE)
+    project.write_samples(BRAIN, MOSAIC, MOUSE)
     done = project.run()
     assert done.returncode == 0, done.stderr[-4000:]
     return project
@@ -29,7 +29,7 @@ def _shared(finished, tmp_path_factory) -> Project:
 def project(_shared, finished, monkeypatch):
     """A finished project to add the faulty sample `new` to; its results must stay as they were."""
     _shared.write_config()
-    _shared.write_samples(BRAIN, MOUSE)
+    _shared.write_samples(BRAIN, MOSAIC, MOUSE)
     monkeypatch.chdir(_shared.folder)
     yield _shared
     shutil.rmtree(_shared.folder / "results/new", ignore_errors=True)

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from tiny_project import (
     BRAIN,
+    MOSAIC,
     MOUSE,
     Project,
     check_line,
@@ -19,7 +20,9 @@ from tiny_project import (
     write_planes,
 )
 
+from vasculome.config import parse_samples
 from vasculome.errors import UserError
+from vasculome.stages.catalog import stages_of
 
 VOLUME = np.random.default_rng(0).integers(0, 1000, (12, 40, 48)).astype(np.uint16)
 NEW = {**BRAIN, "sample": "new", "path": "raw/new"}
@@ -187,6 +190,23 @@ def tile_of_another_type(folder: Path) -> dict[str, str]:
     return told
 
 
+def tile_beside_the_others(folder: Path) -> dict[str, str]:
+    return _write_tiles(folder, "file\tz_um\ty_um\tx_um\na.tif\t0\t0\t0\nb.tif\t0\t0\t100\n")
+
+
+def tiles_of_two_sizes(folder: Path) -> dict[str, str]:
+    told = _write_tiles(folder, "file\tz_um\ty_um\tx_um\na.tif\t0\t0\t0\nb.tif\t0\t0\t60\n")
+    tifffile.imwrite(folder / "b.tif", VOLUME[:, :30], photometric="minisblack")
+    return told
+
+
+def tiles_that_share_nothing(folder: Path) -> dict[str, str]:
+    told = _write_tiles(folder, "file\tz_um\ty_um\tx_um\na.tif\t0\t0\t0\nb.tif\t0\t0\t40\n")
+    other = np.random.default_rng(1).integers(0, 1000, VOLUME.shape).astype(np.uint16)
+    tifffile.imwrite(folder / "b.tif", other, photometric="minisblack")
+    return told
+
+
 # What is seen before anything runs: the file, the fault and what to do, as they are told.
 BEFORE: dict[Damage, tuple[str, ...]] = {
     truncated_plane: ("plane_007.tif", "truncated", "copy or export it again"),
@@ -199,7 +219,7 @@ BEFORE: dict[Damage, tuple[str, ...]] = {
     colour_planes: ("plane_000.tif", "colour image", "export one channel"),
     two_series: ("raw/new", "file names follow 2 patterns", "one series of planes"),
     empty_folder: ("raw/new", "holds no files that end in .tif", "check path"),
-    no_folder: ("raw/new", "does not exist", "give the folder"),
+    no_folder: ("raw/new", "does not exist", "check the path"),
     stack_in_a_folder_of_planes: ("plane_000.tif", "12 pages", "tiff_stack"),
     channels_to_choose_from: ("new.tif", "has 2 channels", "choose one, 0 to 1"),
     no_such_channel: ("new.tif", "has no channel 5", "choose one of its 2"),
@@ -210,7 +230,9 @@ BEFORE: dict[Damage, tuple[str, ...]] = {
     position_is_no_number: ("tiles.tsv", "line 3, column y_um: 'here' is not a number", "microm"),
     unknown_tile: ("tiles.tsv", "tile c.tif, which does not exist", "check the file name"),
     tile_named_twice: ("tiles.tsv", "names tile a.tif twice", "one row a tile"),
-    tiles_far_apart: ("raw/new", "less than a tenth of the volume", "check the positions"),
+    tiles_far_apart: ("raw/new", "less than a tenth of the volume", "check the tiles' positions"),
+    tile_beside_the_others: ("raw/new", "2 of 2 tiles overlap no other: a.tif", "stage_axes"),
+    tiles_of_two_sizes: ("raw/new", "differ in height or width", "flat_field: false"),
     tile_of_another_type: ("b.tif", "is uint8 where tile a.tif is uint16", "one pixel type"),
 }
 # What only reading shows.
@@ -226,7 +248,7 @@ WHILE_READING: dict[Damage, tuple[str, ...]] = {
 def _add(project: Project, damage: Damage) -> None:
     """Add the sample `new` with something wrong in its files."""
     row = damage(project.folder / "raw/new") or {}
-    project.write_samples(BRAIN, MOUSE, NEW | row)
+    project.write_samples(BRAIN, MOSAIC, MOUSE, NEW | row)
 
 
 @pytest.mark.parametrize("damage", BEFORE, ids=lambda d: d.__name__)
@@ -234,8 +256,21 @@ def test_seen_before_anything_runs(project, damage):
     _add(project, damage)
     with pytest.raises(UserError):
         check_raw_files(project)
-    check_line(told_by(project.run_stage("ingest_image", "new")), *BEFORE[damage])
+    check_line(told_by(project.run_stage(_first_stage(project), "new")), *BEFORE[damage])
     assert not [path for path in project.folder.glob("results/new/**/*") if path.is_file()]
+
+
+def _first_stage(project: Project) -> str:
+    *_, sample = parse_samples((project.folder / "samples.tsv").read_text(), where="samples.tsv")
+    return stages_of(sample)[0]
+
+
+def test_tiles_that_share_nothing_end_before_fusion(project):
+    _add(project, tiles_that_share_nothing)
+    check_raw_files(project)
+    assert project.run_stage("register", "new").code == 0
+    told = told_by(project.run_stage("place", "new"))
+    check_line(told, "raw/new", "no pair joins 1 tiles to the rest: b.tif", "allow_stage_positions")
 
 
 @pytest.mark.parametrize("damage", WHILE_READING, ids=lambda d: d.__name__)

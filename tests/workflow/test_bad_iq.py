@@ -12,6 +12,7 @@ import scipy.io
 import zarr
 from tiny_project import (
     BRAIN,
+    MOSAIC,
     MOUSE,
     Project,
     check_line,
@@ -234,7 +235,7 @@ WHILE_READING: dict[Damage, tuple[str, ...]] = {
 def _add(project: Project, damage: Damage) -> None:
     """Add the sample `new` with something wrong in its files."""
     row = damage(project.folder / "raw") or {}
-    project.write_samples(BRAIN, MOUSE, NEW | row)
+    project.write_samples(BRAIN, MOSAIC, MOUSE, NEW | row)
 
 
 @pytest.mark.parametrize("damage", BEFORE, ids=lambda d: d.__name__)

@@ -14,6 +14,7 @@ import pytest
 from tiny_project import (
     BRAIN,
     CONFIG,
+    MOSAIC,
     MOUSE,
     Project,
     check_line,
@@ -39,12 +40,12 @@ def spare(finished, tmp_path) -> Project:
 
 def _add_planes(project: Project) -> None:
     write_planes(project.folder / "raw/new", VOLUME)
-    project.write_samples(BRAIN, MOUSE, NEW_BRAIN)
+    project.write_samples(BRAIN, MOSAIC, MOUSE, NEW_BRAIN)
 
 
 def _add_frames(project: Project) -> None:
     np.save(project.folder / "raw/new.npy", (NOISE[0] + 1j * NOISE[1]).astype(np.complex64))
-    project.write_samples(BRAIN, MOUSE, NEW_MOUSE)
+    project.write_samples(BRAIN, MOSAIC, MOUSE, NEW_MOUSE)
 
 
 # The machine

@@ -6,6 +6,7 @@ import pytest
 from tiny_project import (
     BRAIN,
     COLUMNS,
+    MOSAIC,
     MOUSE,
     check_line,
     told_by,
@@ -185,7 +186,7 @@ def test_configuration_through_snakemake(project, fault):
 @pytest.mark.parametrize("fault", ROWS)
 def test_row_of_the_sample_sheet(project, fault):
     row, *told = ROWS[fault]
-    project.write_samples(BRAIN, MOUSE, row)
+    project.write_samples(BRAIN, MOSAIC, MOUSE, row)
     check_line(told_by(project.run_stage("ingest_image", "brain")), "samples.tsv", *told)
 
 
@@ -198,5 +199,5 @@ def test_sample_sheet(project, fault):
 
 def test_row_through_snakemake(project):
     row, *told = ROWS["duplicate sample"]
-    project.write_samples(BRAIN, MOUSE, row)
+    project.write_samples(BRAIN, MOSAIC, MOUSE, row)
     check_line(told_by_snakemake(project.run("-n")), "samples.tsv", *told)

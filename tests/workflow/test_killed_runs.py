@@ -26,21 +26,23 @@ from scipy import ndimage
 from vasculome.app import main
 from vasculome.config import parse_config, parse_samples
 from vasculome.errors import UserError
-from vasculome.simulate.phantoms import ultrasound_phantom
+from vasculome.simulate.phantoms import mosaic_phantom, ultrasound_phantom
 from vasculome.stages.job import Job, execute
+from vasculome.storage.raw_files import write_tiff_tiles
 
 ROOT = Path(__file__).parents[2]
 WORKERS = 2
 KILLS = 5
 TILES = 50
 FRAMES, BLOCKS = 480, 24
+SLABS = 16
 
 CONFIG = {
     "samples": "samples.tsv",
     "results": "results",
     "storage": {"chunk_zyx": [16, 16, 16], "shard_zyx": [32, 32, 32]},
     # So low that every tile has candidates and so writes a shard, which can be watched.
-    "microscopy": {"segment": {"scales_um": [2.0, 4.0, 8.0], "low_threshold": 1e-6}},
+    "microscopy": {"slab_mb": 1, "segment": {"scales_um": [2.0, 4.0, 8.0], "low_threshold": 1e-6}},
     "ultrasound": {
         "clutter": {"block_frames": FRAMES // BLOCKS, "keep_from": 3},
         "track": {"min_length_frames": 3},
@@ -51,6 +53,13 @@ BRAIN = {
     "modality": "microscopy",
     "path": "raw/brain.tif",
     "format": "tiff_stack",
+    "spacing_um": "4,2,2",
+}
+MOSAIC = {
+    "sample": "mosaic",
+    "modality": "microscopy",
+    "path": "raw/mosaic",
+    "format": "tiff_tiles",
     "spacing_um": "4,2,2",
 }
 MOUSE = {
@@ -219,6 +228,19 @@ def mouse(tmp_path_factory) -> Run:
 
 
 @pytest.fixture(scope="module")
+def mosaic(tmp_path_factory) -> Run:
+    """Tiles that are not yet registered."""
+    run = Run(tmp_path_factory.mktemp("mosaic"), MOSAIC, "all_ingest_image")
+    phantom = mosaic_phantom(
+        seed=3, counts=(3, 3), tile_shape=(96, 96, 96), overlap=(30, 30), jitter=(1.0, 2.0, 2.0)
+    )
+    positions_um = phantom.nominal_starts * (4.0, 2.0, 2.0)
+    write_tiff_tiles(run.folder / "raw/mosaic", phantom.tiles, positions_um.tolist())
+    run.write("inline")
+    return run
+
+
+@pytest.fixture(scope="module")
 def whole_brain(brain, tmp_path_factory) -> Run:
     """The run that nobody disturbs, without workers; not to be changed."""
     whole = brain.copy(tmp_path_factory.mktemp("whole") / "brain", scheduler="inline")
@@ -351,6 +373,27 @@ def test_localization_and_tracking_carry_on_to_the_same_bytes(mouse, whole_mouse
     assert len(again) <= 1, "a scan has one worker"
     assert _from_before(run, "track") >= recorded - 1
     assert run.checksums() == whole_mouse.checksums()
+    run.wait_until_alone()
+
+
+def test_stitching_carries_on_to_the_same_bytes(mosaic, tmp_path):
+    whole = mosaic.copy(tmp_path / "whole", scheduler="inline")
+    _finish(whole.snakemake(whole.target))
+    run = mosaic.copy(tmp_path / "run")
+    store = run.results / "image.ome.zarr"
+    command = run.snakemake(run.target)
+    for place, until in ((run.results / "offsets", 1), (store, 4)):
+        killed = _start(command, place, until=until)
+        _kill_all(killed)
+        run.wait_until_alone()
+        command = [*_python("vasculome.app"), *run.resume()]
+    shards, recorded = _shards(store), _recorded(store)
+    assert recorded < SLABS, "the kill was meant to come in the middle of the stage"
+    _finish(command)
+    # A slab is a row of shards, and each worker was at one.
+    assert len(_written_again(shards, _shards(store))) <= WORKERS * len(_shards(store)) / SLABS
+    assert _from_before(run, "ingest_image") == recorded
+    assert run.checksums() == whole.checksums()
     run.wait_until_alone()
 
 

@@ -60,9 +60,11 @@ def test_stage_is_known_by_its_own_name(stage):
     assert f'mem_mb("{stage}")' in parts["resources"]
     assert f'identity("{stage}")' in parts["params"]
     assert f"manifests/{stage}.json" in parts["output"]
-    read = re.findall(r"rules\.(\w+)\.output\.manifest", parts["input"])
-    # What a rule waits for, and what its digest depends on, are told twice.
-    assert sorted(read) == sorted(CATALOG[stage].inputs)
+    # What a rule waits for, and what its digest depends on, are told twice; but for a stage that
+    # not every sample has.
+    if f'inputs_of_stage("{stage}")' not in parts["input"]:
+        read = re.findall(r"rules\.(\w+)\.output\.manifest", parts["input"])
+        assert sorted(read) == sorted(CATALOG[stage].inputs)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

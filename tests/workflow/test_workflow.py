@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from test_bad_images import not_a_number
-from tiny_project import BRAIN, CONFIG, MOUSE, ROOT, Project, copy_of, write_raw
+from tiny_project import BRAIN, CONFIG, MOSAIC, MOUSE, ROOT, Project, copy_of, write_raw
 
 from vasculome.config import Sample, parse_config
 from vasculome.stages.catalog import CATALOG
@@ -47,8 +47,16 @@ def _value(text: str, key: str) -> str:
 
 def _job(stage: str, *, changes: dict | None = None, threads: int = 1) -> Job:
     config = parse_config({**CONFIG, **(changes or {})}, where="config")
-    row = {"microscopy": BRAIN, "ultrasound": MOUSE}[CATALOG[stage].modality]
+    row = next(row for row in (BRAIN, MOSAIC, MOUSE) if row["sample"] == _sample(stage))
     return Job(stage, config, Sample.model_validate(row), threads)
+
+
+def _sample(stage: str) -> str:
+    """Return the name of a sample that has the stage."""
+    entry = CATALOG[stage]
+    return (
+        "mosaic" if entry.tiled else {"microscopy": "brain", "ultrasound": "mouse"}[entry.modality]
+    )
 
 
 # Plans
@@ -58,15 +66,20 @@ def test_plan_is_readable_and_writes_nothing(tmp_path, monkeypatch):
     project = Project(tmp_path)
     write_raw(tmp_path)
     project.write_config()
-    project.write_samples(BRAIN, MOUSE)
+    project.write_samples(BRAIN, MOSAIC, MOUSE)
     done = project.run("-n")
-    assert _planned(done) == dict.fromkeys(CATALOG, 1) | {"sample_report": 2, "cohort": 1, "all": 1}
+    # Two samples of microscopy, of which one is made of tiles, and one of ultrasound.
+    often = {
+        stage: 2 if entry.modality == "microscopy" and not entry.tiled else 1
+        for stage, entry in CATALOG.items()
+    }
+    assert _planned(done) == often | {"sample_report": 3, "cohort": 1, "all": 1}
     jobs = _jobs(done.stdout)
     assert "raw/brain" in jobs["ingest_image brain"]
     assert "Missing output files: results/mouse/manifests/track.json" in jobs["track mouse"]
     monkeypatch.chdir(tmp_path)
     for stage in CATALOG:
-        (text,) = [text for name, text in jobs.items() if name.startswith(f"{stage} ")]
+        text = jobs[f"{stage} {_sample(stage)}"]
         assert int(_value(text, "mem_mb")) == _job(stage).bound().total_mb
         assert int(_value(text, "runtime")) > 0
     assert not (tmp_path / "results").exists()
@@ -81,14 +94,14 @@ def test_targets(finished):
 
 def test_finished_project_has_its_products(finished):
     results = finished.folder / "results"
-    for sample, kind in (("brain", "vessel_fraction"), ("mouse", "density")):
+    kinds = {"brain": "vessel_fraction", "mosaic": "vessel_fraction", "mouse": "density"}
+    for sample, kind in kinds.items():
         assert (results / sample / f"maps/{kind}.ome.zarr/zarr.json").exists()
         assert (results / sample / "report.html").stat().st_size > 10_000
-    assert len((results / "cohort/summary.tsv").read_text().splitlines()) == 3
-    for stage, entry in CATALOG.items():
-        sample = {"microscopy": "brain", "ultrasound": "mouse"}[entry.modality]
-        assert (results / f"logs/{sample}/{stage}.log").read_text()
-        assert (results / f"benchmarks/{sample}/{stage}.tsv").read_text()
+    assert len((results / "cohort/summary.tsv").read_text().splitlines()) == 4
+    for stage in CATALOG:
+        assert (results / f"logs/{_sample(stage)}/{stage}.log").read_text()
+        assert (results / f"benchmarks/{_sample(stage)}/{stage}.tsv").read_text()
 
 
 # Reruns
@@ -119,11 +132,16 @@ def test_the_number_of_workers_changes_no_result(spare, compute):
             {"normalize", "enhance", "mask", "skeleton", "vessel_maps"},
         ),
         (
+            {"microscopy": {**CONFIG["microscopy"], "stitch": {"light": {"gains": False}}}},
+            {"illuminate", "ingest_image", "normalize", "enhance", "mask", "skeleton"}
+            | {"vessel_maps"},
+        ),
+        (
             {"ultrasound": {**CONFIG["ultrasound"], "track": {"min_length_frames": 6}}},
             {"track", "ulm_maps"},
         ),
     ],
-    ids=["voxel_um", "upper_percent", "min_length_frames"],
+    ids=["voxel_um", "upper_percent", "gains", "min_length_frames"],
 )
 def test_a_setting_reruns_what_it_touches(spare, changes, redone):
     spare.write_config(changes)
@@ -131,7 +149,7 @@ def test_a_setting_reruns_what_it_touches(spare, changes, redone):
 
 
 def test_new_sample_leaves_the_others_alone(spare):
-    spare.write_samples(BRAIN, MOUSE, {**MOUSE, "sample": "rat"})
+    spare.write_samples(BRAIN, MOSAIC, MOUSE, {**MOUSE, "sample": "rat"})
     planned = _planned(spare.run("-n"))
     assert planned == dict.fromkeys(["ingest_iq", "localize", "track", "ulm_maps", *REPORTS], 1)
 
@@ -201,7 +219,7 @@ def test_another_frame_rate_in_the_file_reaches_the_tracks(spare):
 
 def test_memory_rises_with_each_attempt(project):
     not_a_number(project.folder / "raw/new")
-    project.write_samples(BRAIN, MOUSE, {**BRAIN, "sample": "new", "path": "raw/new"})
+    project.write_samples(BRAIN, MOSAIC, MOUSE, {**BRAIN, "sample": "new", "path": "raw/new"})
     done = project.run("all_ingest_image", "--retries", "1")
     assert done.returncode == 1
     asked = re.findall(r"rule ingest_image:.*?\bmem_mb=(\d+)", done.stderr, re.DOTALL)
@@ -214,19 +232,19 @@ def test_slurm_profile(finished, monkeypatch, tmp_path):
     project = Project(tmp_path)
     (tmp_path / "raw").symlink_to(finished.folder / "raw")
     project.write_config({"compute": {"scheduler": "local"}})
-    project.write_samples(BRAIN, MOUSE)
+    project.write_samples(BRAIN, MOSAIC, MOUSE)
     done = project.run("-n", "--workflow-profile", profile, cores=None)
     assert _planned(done)["all"] == 1
     jobs = _jobs(done.stdout)
     monkeypatch.chdir(tmp_path)
     for stage in CATALOG:
-        (text,) = [text for name, text in jobs.items() if name.startswith(f"{stage} ")]
+        text = jobs[f"{stage} {_sample(stage)}"]
         long = stage in ("enhance", "skeleton")
         assert _value(text, "slurm_partition") == ("long" if long else "standard")
         assert _value(text, "slurm_account") == "lab"
         threads = re.search(r"threads: (\d+)", text)
         workers = int(threads[1]) if threads else 1
-        assert workers == (1 if stage == "track" else 16)
+        assert workers == (1 if stage in ("track", "place") else 16)
         job = _job(stage, changes={"compute": {"scheduler": "local"}}, threads=16)
         assert int(_value(text, "mem_mb")) == job.bound().total_mb
 

@@ -21,8 +21,9 @@ import yaml
 
 from vasculome.config import parse_config, parse_samples
 from vasculome.report.build import report_sample
-from vasculome.simulate.phantoms import microscope_phantom, ultrasound_phantom
+from vasculome.simulate.phantoms import microscope_phantom, mosaic_phantom, ultrasound_phantom
 from vasculome.stages.job import check_sample, run_logged, run_stage
+from vasculome.storage.raw_files import write_tiff_tiles
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,6 +59,13 @@ BRAIN = {
     "modality": "microscopy",
     "path": "raw/brain",
     "format": "tiff_planes",
+    "spacing_um": "4,2,2",
+}
+MOSAIC = {
+    "sample": "mosaic",
+    "modality": "microscopy",
+    "path": "raw/mosaic",
+    "format": "tiff_tiles",
     "spacing_um": "4,2,2",
 }
 MOUSE = {
@@ -226,9 +234,18 @@ def copy_of(project: Project, folder: Path) -> Project:
 
 
 def write_raw(folder: Path) -> None:
-    """Write one small light-sheet volume as planes, and one small IQ acquisition."""
+    """Write a small light-sheet volume as planes, one as tiles, and a small IQ acquisition."""
     volume, _ = microscope_phantom(seed=1, shape=(40, 96, 96), spacing_um=(4.0, 2.0, 2.0))
     write_planes(folder / "raw/brain", volume)
+    mosaic = mosaic_phantom(
+        seed=2,
+        tile_shape=(24, 64, 64),
+        overlap=(28, 28),
+        jitter=(1.0, 2.0, 2.0),
+        spacing_um=(4.0, 2.0, 2.0),
+    )
+    positions_um = mosaic.nominal_starts * (4.0, 2.0, 2.0)
+    write_tiff_tiles(folder / "raw/mosaic", mosaic.tiles, positions_um.tolist())
     phantom = ultrasound_phantom(seed=1, n_frames=180, shape=(48, 48), mean_bubbles=8.0)
     np.save(folder / "raw/mouse.npy", np.concatenate(list(phantom.blocks)))
 

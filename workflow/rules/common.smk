@@ -3,7 +3,7 @@
 import sys
 
 from vasculome.errors import UserError
-from vasculome.stages.catalog import CATALOG, stages_of
+from vasculome.stages.catalog import CATALOG, inputs_of, stages_of
 from vasculome.stages.job import Job, check_sample, load_run
 
 
@@ -50,12 +50,20 @@ def raw(wildcards):
     return SAMPLE[wildcards.sample].path
 
 
-def samples_of(modality):
-    """Return the names of the samples of one modality."""
-    return [sample.sample for sample in SAMPLES if sample.modality == modality]
+def inputs_of_stage(stage):
+    """Return a function for `input`: manifests of the stages that the sample has before it."""
+    return lambda wildcards: [
+        f"{RESULTS}/{wildcards.sample}/manifests/{name}.json"
+        for name in inputs_of(stage, SAMPLE[wildcards.sample])
+    ]
+
+
+def samples_with(stage):
+    """Return the names of the samples that have a stage."""
+    return [sample.sample for sample in SAMPLES if stage in stages_of(sample)]
 
 
 def manifests_of_sample(wildcards):
     """Return the manifests of all stages of the sample in `wildcards`."""
-    stages = stages_of(SAMPLE[wildcards.sample].modality)
+    stages = stages_of(SAMPLE[wildcards.sample])
     return [f"{RESULTS}/{wildcards.sample}/manifests/{stage}.json" for stage in stages]

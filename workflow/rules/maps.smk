@@ -47,5 +47,5 @@ rule ulm_maps:
 rule maps:
     """All maps of every sample."""
     input:
-        expand(rules.vessel_maps.output.manifest, sample=samples_of("microscopy")),
-        expand(rules.ulm_maps.output.manifest, sample=samples_of("ultrasound")),
+        expand(rules.vessel_maps.output.manifest, sample=samples_with("vessel_maps")),
+        expand(rules.ulm_maps.output.manifest, sample=samples_with("ulm_maps")),

@@ -2,8 +2,9 @@
 
 
 rule ingest_image:
-    """Copy raw microscopy files, tiles blended where they overlap, into one OME-Zarr."""
+    """Copy raw microscopy files into one OME-Zarr, tiles blended where they overlap."""
     input:
+        stitching=inputs_of_stage("ingest_image"),
         raw=raw,
     output:
         manifest=f"{RESULTS}/{{sample}}/manifests/ingest_image.json",

@@ -30,7 +30,7 @@ rule cohort:
         manifests=[
             f"{RESULTS}/{sample.sample}/manifests/{stage}.json"
             for sample in SAMPLES
-            for stage in stages_of(sample.modality)
+            for stage in stages_of(sample)
         ],
     output:
         table=f"{RESULTS}/cohort/summary.tsv",

@@ -6,9 +6,12 @@ The JSON Schemas in ``workflow/schemas`` are generated from here; a test keeps t
 from vasculome.config.run import (
     ClutterConfig,
     ComputeConfig,
+    LightConfig,
     LocalizeConfig,
     MicroscopyConfig,
     NormalizeConfig,
+    PairsConfig,
+    PositionsConfig,
     RunConfig,
     SegmentConfig,
     SkeletonConfig,
@@ -19,15 +22,18 @@ from vasculome.config.run import (
     VesselMapsConfig,
     parse_config,
 )
-from vasculome.config.samples import MICROSCOPY_FORMATS, Sample, parse_samples
+from vasculome.config.samples import MICROSCOPY_FORMATS, Sample, parse_sample, parse_samples
 
 __all__ = [
     "MICROSCOPY_FORMATS",
     "ClutterConfig",
     "ComputeConfig",
+    "LightConfig",
     "LocalizeConfig",
     "MicroscopyConfig",
     "NormalizeConfig",
+    "PairsConfig",
+    "PositionsConfig",
     "RunConfig",
     "Sample",
     "SegmentConfig",
@@ -38,5 +44,6 @@ __all__ = [
     "UltrasoundConfig",
     "VesselMapsConfig",
     "parse_config",
+    "parse_sample",
     "parse_samples",
 ]

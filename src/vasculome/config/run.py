@@ -8,11 +8,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from vasculome.config.settings import (
+    Fraction,
     Percent,
     PositiveFloat,
     PositiveInt,
     Settings,
     Zyx,
+    ZyxUm,
     first_fault,
 )
 
@@ -54,6 +56,49 @@ class StorageConfig(Settings):
                 f"shard_zyx {self.shard_zyx} must be multiples of chunk_zyx {self.chunk_zyx}"
             )
         return self
+
+
+class PairsConfig(Settings):
+    """Offsets of overlapping tiles, pair by pair."""
+
+    search_um: ZyxUm = Field(
+        (40.0, 60.0, 60.0), description="Largest error of the stage along z, y, x."
+    )
+    min_ncc: Fraction = Field(
+        0.3, description="Correlation of two tiles' fine structure below which a pair is refused."
+    )
+
+
+class PositionsConfig(Settings):
+    """Positions of all tiles from the offsets of pairs."""
+
+    source: Literal["pairs", "stage"] = Field(
+        "pairs", description="pairs: as registered; stage: as the stage says, unchecked."
+    )
+    allow_stage_positions: bool = Field(
+        False, description="Whether the stage places tiles that no pair joins to the rest."
+    )
+    outlier_px: PositiveFloat = Field(
+        1.0, description="Pairs that contradict the others by more may be left out."
+    )
+
+
+class LightConfig(Settings):
+    """Uneven light, estimated from the tiles themselves."""
+
+    flat_field: bool = Field(True, description="Take out the light's shape over the field.")
+    gains: bool = Field(True, description="Take out differences of brightness between tiles.")
+    dark_level: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        None, description="Grey level of the camera without light; null: estimated."
+    )
+
+
+class StitchConfig(Settings):
+    """What makes one volume of overlapping tiles."""
+
+    pairs: PairsConfig = PairsConfig()
+    positions: PositionsConfig = PositionsConfig()
+    light: LightConfig = LightConfig()
 
 
 class NormalizeConfig(Settings):
@@ -109,6 +154,7 @@ class MicroscopyConfig(Settings):
     slab_mb: PositiveInt = Field(
         512, description="Raw data read at once while ingesting, a worker (at least one shard)."
     )
+    stitch: StitchConfig = StitchConfig()
     normalize: NormalizeConfig = NormalizeConfig()
     segment: SegmentConfig = SegmentConfig()
     skeleton: SkeletonConfig = SkeletonConfig()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -23,6 +24,7 @@ MICROSCOPY_FORMATS = (
     "ome_tiles",
     "terastitcher",
 )
+TILED_FORMATS = ("tiff_tiles", "tiff_grid", "tiff_pattern", "ome_tiles", "terastitcher")
 _MICROSCOPY_COLUMNS = (
     "channel",
     "register_channel",
@@ -166,6 +168,11 @@ class Sample(Settings):
         return self
 
     @property
+    def tiled(self) -> bool:
+        """Whether the sample is made of tiles, which must be put together."""
+        return self.format in TILED_FORMATS
+
+    @property
     def origin_um(self) -> tuple[float, ...]:
         """Position of the centre of voxel 0, in micrometres."""
         if self.pose_mm is None:
@@ -201,16 +208,21 @@ def parse_samples(text: str, *, where: str) -> tuple[Sample, ...]:
                 fix="separate cells by single tabs",
             )
         cells = {k: v.strip() for k, v in zip(header, row, strict=False) if v.strip()}
-        try:
-            sample = Sample.model_validate(cells)
-        except ValidationError as error:
-            raise first_fault(error, where=at) from None
+        sample = parse_sample(cells, where=at)
         if sample.sample in samples:
             raise UserError(
                 f"sample {sample.sample!r} is listed twice", where=at, fix="give each its own name"
             )
         samples[sample.sample] = sample
     return tuple(samples.values())
+
+
+def parse_sample(cells: Mapping[str, str], *, where: str) -> Sample:
+    """Return the sample in one row of a sheet; raises UserError that names the column."""
+    try:
+        return Sample.model_validate(cells)
+    except ValidationError as error:
+        raise first_fault(error, where=where) from None
 
 
 def _check_header(header: list[str], *, where: str) -> None:

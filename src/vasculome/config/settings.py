@@ -14,6 +14,7 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Zyx = tuple[PositiveInt, PositiveInt, PositiveInt]
+ZyxUm = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 
 
 class Settings(BaseModel):

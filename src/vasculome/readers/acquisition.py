@@ -15,10 +15,11 @@ from vasculome.readers.pattern_tiles import open_pattern_tiles
 from vasculome.readers.stage_positions import IMAGE_AXES, GridOrder, StageAxes, oriented
 from vasculome.readers.terastitcher import open_terastitcher_folders
 from vasculome.readers.terastitcher_xml import open_terastitcher_xml
-from vasculome.readers.tiff_tiles import HeaderCheck, open_table_tiles
+from vasculome.readers.tiff_tiles import open_table_tiles
 from vasculome.readers.tile_files import open_tile
 from vasculome.readers.tile_set import Acquisition, Tile, assemble
 
+HeaderCheck = Literal["names", "headers"]
 Layout = Literal[
     "tiff_planes",
     "tiff_stack",

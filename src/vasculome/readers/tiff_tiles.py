@@ -1,131 +1,17 @@
-"""Raw microscopy in: folders of planes, stacks, and tiles at nominal positions."""
+"""Raw microscopy in: tiles with a table of their nominal positions."""
 
 from __future__ import annotations
 
 import csv
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
 
 from vasculome.errors import UserError
-from vasculome.readers.tiff_headers import count_channels
-from vasculome.readers.tiff_volume import RawVolume, open_planes, open_stack
-from vasculome.readers.tile_files import ONLY_CHANNEL, open_tile
-from vasculome.readers.tile_set import PositionUm, Tile, TileSet, Volume, assemble
-
-VolumeFormat = Literal["tiff_planes", "tiff_stack", "tiff_tiles"]
-HeaderCheck = Literal["names", "headers"]
+from vasculome.readers.tile_files import open_tile
+from vasculome.readers.tile_set import PositionUm, Tile
 
 TILE_TABLE = "tiles.tsv"
 TILE_COLUMNS = ("file", "z_um", "y_um", "x_um")
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What the headers say: enough to validate a sample before anything runs.
-
-    Attributes
-    ----------
-    shape
-        Voxels (z, y, x); of the first tile where there are several.
-    dtype
-        Pixel type.
-    channels
-        Channels, of which one is to be chosen.
-    tiles
-        Number of tiles; 1 for a single volume.
-    """
-
-    shape: tuple[int, int, int]
-    dtype: np.dtype[Any]
-    channels: int
-    tiles: int
-
-
-def open_volume(
-    path: Path,
-    *,
-    format: VolumeFormat,
-    pattern: str | None = None,
-    channel: int | None = None,
-    check: HeaderCheck = "names",
-) -> RawVolume | TileSet:
-    """Return the volume or the tiles at ``path``, after checking what is cheap to check.
-
-    Parameters
-    ----------
-    path
-        ``tiff_planes``: folder of single-plane TIFFs, numbered without gaps. ``tiff_stack``:
-        multi-page TIFF, BigTIFF, OME-TIFF or ImageJ stack. ``tiff_tiles``: folder with a table
-        ``tiles.tsv`` (columns file, z_um, y_um, x_um: nominal position of each tile's voxel 0,
-        micrometres) and the tiles it names, each a stack or a folder of planes.
-    format
-        Which of these it is.
-    pattern
-        Shell pattern that picks the planes of a folder, e.g. ``"*_ch01.tif"``.
-    channel
-        Channel of stacks that have several, counted from 0.
-    check
-        ``"names"``: numbers and sizes of all planes, and the header of the first. ``"headers"``:
-        the header of every plane as well. A read always checks the planes it touches.
-
-    Raises
-    ------
-    UserError
-        Anything in the input that would spoil the result, naming the file.
-    """
-    result: RawVolume | TileSet
-    if format == "tiff_tiles":
-        result = _open_tiles(path, pattern=pattern, channel=channel)
-        volumes: tuple[Volume, ...] = result.volumes
-    else:
-        result = _open_one(path, format=format, pattern=pattern, channel=channel)
-        volumes = (result,)
-    if check == "headers":
-        for volume in volumes:
-            volume.check_headers()
-    return result
-
-
-def probe(path: Path, *, format: VolumeFormat, pattern: str | None = None) -> Probe:
-    """Return shape, type and channels from headers alone; parameters as `open_volume`.
-
-    Raises
-    ------
-    UserError
-        As `open_volume`; but several channels are reported, not refused.
-    """
-    if format != "tiff_tiles":
-        channels = _count_channels(path) if format == "tiff_stack" else 1
-        volume = _open_one(path, format=format, pattern=pattern, channel=_first_of(channels))
-        return Probe(volume.shape, volume.dtype, channels, tiles=1)
-    rows = _read_tile_table(path)
-    channels = max(_count_channels(path / name) for name, _ in rows)
-    tiles = _open_tiles(path, pattern=pattern, channel=_first_of(channels))
-    return Probe(tiles.volumes[0].shape, tiles.dtype, channels, tiles=len(rows))
-
-
-def _open_one(
-    path: Path, *, format: VolumeFormat, pattern: str | None, channel: int | None
-) -> RawVolume:
-    if format == "tiff_stack":
-        if pattern is not None:
-            raise UserError(
-                f"is one file, of which the pattern {pattern!r} picks nothing",
-                where=path,
-                fix="leave the pattern empty, or use format tiff_planes",
-            )
-        return open_stack(path, channel=channel)
-    if channel is not None:
-        raise UserError(
-            f"holds single planes, which have no channel {channel}",
-            where=path,
-            fix="pick the planes of one channel by a pattern such as *_ch01.tif",
-        )
-    return open_planes(path, pattern=pattern)
 
 
 def open_table_tiles(
@@ -136,7 +22,9 @@ def open_table_tiles(
     Parameters
     ----------
     folder
-        See `open_volume`.
+        Folder with the table ``tiles.tsv`` (columns file, z_um, y_um, x_um: nominal position of
+        each tile's voxel 0, in micrometres) and the tiles it names, each a stack or a folder of
+        planes.
     pattern
         Shell pattern that picks the planes of tiles that are folders.
     allow_missing_planes
@@ -145,7 +33,7 @@ def open_table_tiles(
     Raises
     ------
     UserError
-        As `open_volume`.
+        Anything in table and files that would spoil the result, naming the file.
     """
     return [
         Tile(
@@ -155,32 +43,6 @@ def open_table_tiles(
         )
         for name, at_um in _read_tile_table(folder)
     ]
-
-
-def _open_tiles(folder: Path, *, pattern: str | None, channel: int | None) -> TileSet:
-    tiles = [
-        Tile(
-            name,
-            at_um,
-            {
-                ONLY_CHANNEL: _open_one(
-                    folder / name, format="tiff_planes", pattern=pattern, channel=channel
-                )
-                if (folder / name).is_dir()
-                else open_stack(folder / name, channel=channel)
-            },
-        )
-        for name, at_um in _read_tile_table(folder)
-    ]
-    return assemble(tiles, where=folder).tile_sets[0]
-
-
-def _count_channels(path: Path) -> int:
-    return 1 if path.is_dir() else count_channels(path)
-
-
-def _first_of(channels: int) -> int | None:
-    return 0 if channels > 1 else None
 
 
 def _read_tile_table(folder: Path) -> list[tuple[str, PositionUm]]:

@@ -29,6 +29,7 @@ class Album:
         draw: Callable[[], Drawing | str],
         caption: str,
         alt: str,
+        detailed: bool = False,
     ) -> None:
         """Draw and keep a picture, or say in words why there is none.
 
@@ -42,6 +43,8 @@ class Album:
             Files or folders without which it cannot be drawn.
         draw
             Returns the drawing, or the reason why there is nothing to draw.
+        caption, alt, detailed
+            As in `Figure`.
         """
         if not self.has(needs, what=what):
             return
@@ -49,7 +52,7 @@ class Album:
         if isinstance(drawing, str):
             self.missing.append(f"No {what}: {drawing}.")
         else:
-            self.figures[name] = Figure(png_bytes(drawing), caption, alt)
+            self.figures[name] = Figure(png_bytes(drawing), caption, alt, detailed)
 
     def has(self, needs: Sequence[Path], *, what: str) -> bool:
         """Tell whether all files are there; where one is not, say so in the report."""

@@ -17,12 +17,13 @@ def report_sample(*, config: Mapping[str, Any], sample: str, out: str) -> None:
     run, samples = load_run(config)
     row = next(s for s in samples if s.sample == sample)
     results = Path(run.results)
-    stages = stages_of(row.modality)
+    stages = stages_of(row)
     job = Job(stages[-1], run, row)
     check_stores(job, [stage for stage in stages if job.manifest_path(stage).exists()])
     write_sample_report(
         results / sample,
         sample=row.model_dump(mode="json", exclude_none=True),
+        stages=stages,
         parameters=run.model_dump(mode="json")[row.modality],
         benchmarks_dir=results / "benchmarks" / sample,
         out=Path(out),

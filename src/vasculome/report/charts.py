@@ -1,19 +1,22 @@
-"""Charts on white: distributions with their median, and singular values of the clutter filter."""
+"""Charts on white: distributions with their median, residuals, singular values."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from vasculome.report.distribution import Distribution
 from vasculome.report.panels import DPI
 
 _SIZE_IN = (5.6, 3.4)
+_THREE_SIZE_IN = (9.6, 3.1)
 _BAR = "#3b6ea5"
 _MARK = "#c8553d"
 _TEXT = "#222222"
@@ -21,16 +24,32 @@ _BARS = 60
 _LONGEST_TAIL_PERCENT = 99.7
 """Percentile where a histogram ends; how much lies beyond is written on it."""
 
+_LEAST_RESIDUAL_PX = 0.02
+"""Reach of a histogram of residuals at the least."""
+
+
+_HEADROOM = 1.35
+"""Height of such a histogram over its tallest bar: words stand above the bars."""
+
+
+def _white(size_in: tuple[float, float]) -> Figure:
+    figure = Figure(figsize=size_in, dpi=DPI, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
 
 def _chart(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=_SIZE_IN, dpi=DPI, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _white(_SIZE_IN)
     axes = figure.add_subplot()
+    _style(axes, title)
+    return figure, axes
+
+
+def _style(axes: Axes, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#888888")
     axes.tick_params(colors=_TEXT, labelsize=9, color="#888888")
     axes.set_title(title, fontsize=10, loc="left", color=_TEXT)
-    return figure, axes
 
 
 def histogram(
@@ -117,6 +136,52 @@ def singular_values(
     axes.set_xlabel("singular value, by size", fontsize=9, color=_TEXT)
     axes.set_ylabel("size (dB below the first)", fontsize=9, color=_TEXT)
     _note(axes, f"left of the line: removed as tissue ({first_kept})")
+    return figure
+
+
+def residuals(
+    residuals_px: NDArray[np.floating], *, spacing_um: Sequence[float], left_out: int
+) -> Figure:
+    """Return how pairs of tiles miss their offsets along z, y and x, with the root mean square.
+
+    Parameters
+    ----------
+    residuals_px
+        Of the pairs in use, shape (pairs, 3), in voxels.
+    spacing_um
+        Voxel spacing (z, y, x).
+    left_out
+        Pairs that are not among them because they contradict the others.
+    """
+    if not len(residuals_px):
+        raise ValueError("a histogram needs some pairs")
+    figure = _white(_THREE_SIZE_IN)
+    all_axes = figure.subplots(1, 3, sharey=True)
+    reach = float(np.percentile(np.abs(residuals_px), _LONGEST_TAIL_PERCENT, method="higher"))
+    # One scale for all axes, and none so fine that it shows rounding errors.
+    reach = max(reach * (1 + 1e-9), _LEAST_RESIDUAL_PX)
+    # An odd number, so that no residual at all has a bar of its own.
+    bars = 2 * int(np.clip(np.sqrt(len(residuals_px)), 4, 20)) + 1
+    edges = np.linspace(-reach, reach, bars + 1)
+    for axis, axes, along, step in zip("zyx", all_axes, residuals_px.T, spacing_um, strict=True):
+        _style(axes, f"Residuals along {axis}")
+        counts = np.histogram(along, edges)[0]
+        axes.stairs(counts, edges, fill=True, color=_BAR, lw=0)
+        axes.axvline(0, ymax=1 / _HEADROOM, color="#888888", lw=0.6)
+        axes.set_xlim(-reach, reach)
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], prune="both"))
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_xlabel(f"position less offset (px; 1 px is {step:g} µm)", fontsize=9, color=_TEXT)
+        root = float(np.sqrt(np.square(along).mean()))
+        lines = [f"RMS {root:.2g} px = {root * step:.2g} µm"]
+        beyond = len(along) - int(counts.sum())
+        if beyond:
+            lines.append(f"{beyond:,} beyond the axis")
+        _note(axes, "\n".join(lines))
+    all_axes[0].set_ylabel("pairs", fontsize=9, color=_TEXT)
+    all_axes[0].set_ylim(0, _HEADROOM * all_axes[0].get_ylim()[1])
+    many = f"{len(residuals_px):,} pairs" + f", {left_out:,} outliers left out" * (left_out > 0)
+    figure.suptitle(many, fontsize=9, color=_TEXT, x=0.01, ha="left")
     return figure
 
 

@@ -42,9 +42,26 @@ def _even_lightness(
         chroma[reachable] = trial
     chroma = minimum_filter1d(chroma, _SMOOTHING, mode=edge)
     chroma = uniform_filter1d(chroma, _SMOOTHING, mode=edge)
-    linear = np.clip(_linear_rgb(lightness, chroma, hue), 0, 1)
-    rgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return ListedColormap(rgb, name=name)
+    return ListedColormap(_srgb(_linear_rgb(lightness, chroma, hue)), name=name)
+
+
+def _signed(name: str, *, below_degrees: float, above_degrees: float) -> ListedColormap:
+    """Return two hues that leave black alike: at one size, of one lightness and saturation."""
+    size = np.linspace(0, 1, 128)
+    hues = np.deg2rad([below_degrees, above_degrees])
+    sides = np.zeros((2, len(size), 3))
+    for k, lightness in enumerate(88 * size):
+        for chroma in np.arange(48.0):
+            rgb = _linear_rgb(lightness, np.full(2, chroma), hues)
+            if ((rgb < -1e-3) | (rgb > 1)).any():
+                break
+            sides[:, k] = _srgb(rgb)
+    return ListedColormap(np.concatenate([sides[0, ::-1], sides[1]]), name=name)
+
+
+def _srgb(linear: NDArray[np.floating]) -> NDArray[np.floating]:
+    linear = np.clip(linear, 0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def _on_black(cmap: Colormap) -> Colormap:
@@ -86,3 +103,20 @@ AXIAL = _on_black(
     )
 )
 """Signed axial velocity as in colour Doppler: red toward the probe, blue away, black at rest."""
+
+SHIFT = _on_black(_signed("shift", below_degrees=265.0, above_degrees=60.0))
+"""Signed displacements and differences: blue is less, orange more, black none."""
+
+FLAT_FIELD = _on_black(matplotlib.colormaps["cividis"])
+"""Relative brightness over a camera's field. Perceptually uniform for all colour vision."""
+
+TILE_STATES = {
+    "placed": ("#22364d", "#55779c"),
+    "stage": ("#6b4700", "#ffb000"),
+    "blank": ("#4a4a4a", "#a8a8a8"),
+    "dark": ("#000000", "#a8a8a8"),
+}
+"""Face and edge of a tile by its state; hatching tells them apart without colour."""
+
+MISREPORTED = "#ff7ac2"
+"""Edge of tiles that the stage misreported."""

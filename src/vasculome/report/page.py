@@ -24,11 +24,15 @@ _WIDE = 1.8
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture: PNG bytes, the caption under it, and words for those who cannot see it."""
+    """A picture: PNG bytes, the caption under it, and words for those who cannot see it.
+
+    ``detailed`` pictures take a row of the page to themselves, whatever their shape.
+    """
 
     png: bytes
     caption: str
     alt: str
+    detailed: bool = False
 
     def __post_init__(self) -> None:
         if self.png[:8] != _PNG_SIGNATURE:
@@ -43,7 +47,7 @@ class Figure:
     @property
     def wide(self) -> bool:
         """Whether the picture takes a row of the page to itself."""
-        return self.size[0] > _WIDE * self.size[1]
+        return self.detailed or self.size[0] > _WIDE * self.size[1]
 
     @property
     def source(self) -> str:
@@ -84,13 +88,22 @@ class KeyNumber:
 
 
 @dataclass(frozen=True)
+class Alert:
+    """What nobody may overlook: one sentence, which the head of the page says too, and more."""
+
+    sentence: str
+    more: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
-    """A part of the page: text, one paragraph a line, then pictures, then tables."""
+    """A part of the page: alerts, text, one paragraph a line, then pictures, then tables."""
 
     title: str
     text: str = ""
     figures: Sequence[Figure] = field(default=())
     tables: Sequence[Table] = field(default=())
+    alerts: Sequence[Alert] = field(default=())
 
     @property
     def anchor(self) -> str:

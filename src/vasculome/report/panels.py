@@ -41,13 +41,17 @@ _FLATTEST = 0.3
 _NICE = (1.0, 2.0, 5.0)
 
 
+def round_down(value: float) -> float:
+    """Return the largest of 1, 2 or 5 times a power of ten that is not above ``value``."""
+    if not value > 0:
+        raise ValueError(f"only positive numbers can be rounded so, not {value}")
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(max(n * power for n in _NICE if n * power <= value * (1 + 1e-9)))
+
+
 def nice_length_um(extent_um: float, *, share: float = 0.25) -> float:
     """Return the longest of 1, 2 or 5 times a power of ten within ``share`` of ``extent_um``."""
-    if not extent_um > 0:
-        raise ValueError(f"an extent must be positive, not {extent_um}")
-    most = extent_um * share
-    power = 10.0 ** np.floor(np.log10(most))
-    return float(max(n * power for n in _NICE if n * power <= most * (1 + 1e-9)))
+    return round_down(extent_um * share)
 
 
 def length_text(length_um: float) -> str:

@@ -11,9 +11,9 @@ from vasculome.report.album import Album, write_figures
 from vasculome.report.flow_pictures import flow_album
 from vasculome.report.page import KeyNumber, Section, Table, render_page
 from vasculome.report.sources import read_benchmark, read_manifest
+from vasculome.report.stitching_pictures import stitching
 from vasculome.report.vessel_pictures import vessel_album
 from vasculome.report.words import MISSING, flatten_keys, heading, number, words
-from vasculome.stages.catalog import stages_of
 from vasculome.storage.shards import write_bytes_atomic
 
 _ALBUMS = {"microscopy": vessel_album, "ultrasound": flow_album}
@@ -25,6 +25,7 @@ def write_sample_report(
     sample_dir: Path,
     *,
     sample: Mapping[str, Any],
+    stages: Sequence[str],
     parameters: Mapping[str, Any],
     benchmarks_dir: Path,
     out: Path,
@@ -37,6 +38,8 @@ def write_sample_report(
         The sample's folder of results.
     sample
         Its row of the sample sheet, with ``sample`` and ``modality``.
+    stages
+        The stages that it has, in their order.
     parameters
         The settings it was made with, nested as in the configuration.
     benchmarks_dir
@@ -51,10 +54,13 @@ def write_sample_report(
     """
     album = _ALBUMS[sample["modality"]](sample_dir)
     write_figures(album, sample_dir / "figures")
-    stages = stages_of(sample["modality"])
     summaries = _summaries(sample_dir, stages)
-    sections = [
-        *_picture_sections(album),
+    sections = _picture_sections(album)
+    if all(summaries.get(stage) is not None for stage in ("place", "illuminate")):
+        section, stitching_album = stitching(sample_dir, spacing_um=sample["spacing_um"])
+        write_figures(stitching_album, sample_dir / "figures")
+        sections.append(section)
+    sections += [
         _results_section(summaries),
         _cost_section(benchmarks_dir, stages),
         _settings_section(sample, parameters),
@@ -100,10 +106,9 @@ def sample_summary(sample_dir: Path, *, sample: Mapping[str, Any]) -> dict[str, 
     UserError
         A manifest is damaged.
     """
-    summaries = _summaries(sample_dir, stages_of(sample["modality"]))
-    numbers = {
-        key: (summaries[stage] or {}).get(key) for stage, key in KEY_NUMBERS[sample["modality"]]
-    }
+    keys = KEY_NUMBERS[sample["modality"]]
+    summaries = _summaries(sample_dir, [stage for stage, _ in keys])
+    numbers = {key: (summaries[stage] or {}).get(key) for stage, key in keys}
     return {"sample": sample["sample"], "modality": sample["modality"], **numbers}
 
 

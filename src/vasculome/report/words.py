@@ -60,7 +60,7 @@ def number(value: float) -> str:
 
 def words(value: Any) -> str:
     """Return any value of a configuration or a summary as text for a table."""
-    if value is None:
+    if value is None or value == []:
         return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
-
-from vasculome.geometry import Box
 
 Image = NDArray[np.float32]
 
@@ -60,14 +56,6 @@ class Microscope:
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 16:
             raise ValueError(f"bits must be 1 to 16, not {self.bits}")
-
-
-class CutTile(NamedTuple):
-    """A tile of a volume, with where it lies and where the stage says that it lies, in voxels."""
-
-    array: NDArray[np.generic]
-    start: tuple[int, ...]
-    nominal_start: tuple[int, ...]
 
 
 def render(
@@ -134,53 +122,6 @@ def expose(light: Image, *, rng: np.random.Generator, microscope: Microscope) ->
     counts = scope.gain * rng.poisson(scope.photons * light).astype(np.float32)
     counts += scope.offset + scope.read_noise * rng.standard_normal(light.shape, dtype=np.float32)
     return np.clip(np.rint(counts), 0, 2**scope.bits - 1).astype(np.uint16)
-
-
-def cut_tiles(
-    volume: NDArray[np.generic],
-    *,
-    tile_shape: Sequence[int],
-    overlap: Sequence[int],
-    jitter: Sequence[int],
-    rng: np.random.Generator,
-) -> list[CutTile]:
-    """Cut a volume into overlapping tiles, as a stage that misses its aim would take them.
-
-    Parameters
-    ----------
-    volume
-        Any array; every axis holds at least one tile.
-    tile_shape, overlap
-        Shape of a tile, and voxels that neighbours nominally share along each axis.
-    jitter
-        Largest error of the stage along each axis, in voxels; tiles stay inside the volume, so
-        those at its faces err inwards only.
-
-    Returns
-    -------
-    list of CutTile
-        In raster order of the nominal grid; the last tiles of an axis end at or before its end.
-
-    Raises
-    ------
-    ValueError
-        If a tile is larger than the volume, or not larger than the overlap.
-    """
-    rows = zip(volume.shape, tile_shape, overlap, strict=True)
-    if any(n < size or size <= shared for n, size, shared in rows):
-        raise ValueError(
-            f"tiles of {tuple(tile_shape)} with overlap {tuple(overlap)} do not fit {volume.shape}"
-        )
-    room = np.subtract(volume.shape, tile_shape)
-    steps = np.subtract(tile_shape, overlap)
-    tiles = []
-    for index in itertools.product(*(range(n) for n in room // steps + 1)):
-        nominal = np.multiply(index, steps)
-        error = rng.integers(np.negative(jitter), np.asarray(jitter) + 1)
-        start = np.clip(nominal + error, 0, room)
-        box = Box(tuple(start.tolist()), tuple((start + tile_shape).tolist()))
-        tiles.append(CutTile(volume[box.slices].copy(), box.start, tuple(nominal.tolist())))
-    return tiles
 
 
 def _smooth_noise(

@@ -14,7 +14,8 @@ from vasculome.simulate.bubbles import BubbleTable
 from vasculome.simulate.capillaries import join_by_capillaries
 from vasculome.simulate.echoes import PointSpread
 from vasculome.simulate.flow import flow_on_graph
-from vasculome.simulate.microscope import Microscope, render
+from vasculome.simulate.microscope import Microscope, expected_light, render
+from vasculome.simulate.mosaic import grid_starts, take_tiles, vignette
 from vasculome.simulate.rasterize import occupancy
 from vasculome.simulate.trees import VesselGraph, grow_tree, merge
 
@@ -60,6 +61,89 @@ def microscope_phantom(
     lumen = occupancy(network, box=Box.of_shape(shape), spacing_um=spacing_um)
     volume = render(lumen, spacing_um=spacing_um, rng=rng, microscope=microscope)
     return volume, lumen > 0.5
+
+
+@dataclass(frozen=True)
+class MosaicPhantom:
+    """A light-sheet sample seen in overlapping tiles, and what they truly show.
+
+    Attributes
+    ----------
+    tiles
+        Uint16 (z, y, x) each, with noise of its own.
+    starts, nominal_starts
+        First voxel of each tile in ``truth``, truly and as the stage says, float64 (tiles, 3).
+    gains
+        Brightness of each tile.
+    truth
+        Mask of true vessels.
+    """
+
+    tiles: list[NDArray[np.uint16]]
+    starts: NDArray[np.float64]
+    nominal_starts: NDArray[np.float64]
+    gains: NDArray[np.float64]
+    truth: NDArray[np.bool_]
+
+
+def mosaic_phantom(
+    seed: int,
+    *,
+    counts: tuple[int, int] = (2, 2),
+    tile_shape: tuple[int, int, int] = (64, 256, 256),
+    overlap: tuple[int, int] = (48, 48),
+    jitter: tuple[float, float, float] = (2.0, 5.0, 5.0),
+    vignetting: float = 0.0,
+    gain_spread: float = 0.0,
+    spacing_um: tuple[float, float, float] = (4.0, 2.0, 2.0),
+    microscope: Microscope | None = None,
+) -> MosaicPhantom:
+    """Return a grid of tiles of cortical vessels, taken by a stage that errs.
+
+    Parameters
+    ----------
+    seed
+        Of vessels, stage and camera.
+    counts
+        Tiles along y and x.
+    tile_shape
+        Voxels (z, y, x) of a tile.
+    overlap
+        Voxels that neighbours nominally share along y and x.
+    jitter
+        Largest error of the stage along z, y, x, in voxels.
+    vignetting
+        Part of the light that is lost in a tile's corners.
+    gain_spread
+        Largest deviation of a tile's brightness from 1.
+    spacing_um
+        Voxel spacing.
+    microscope
+        Optics, camera and sample.
+    """
+    rng = np.random.default_rng(seed)
+    scope = microscope or Microscope()
+    starts, nominal = grid_starts(
+        (1, *counts), tile_shape=tile_shape, overlap=(0, *overlap), jitter=jitter, rng=rng
+    )
+    shape = tuple(int(n) for n in np.ceil(starts.max(0) + tile_shape) + 1)
+    lumen = occupancy(
+        cortex_network(np.multiply(shape, spacing_um), rng=rng),
+        box=Box.of_shape(shape),
+        spacing_um=spacing_um,
+    )
+    light = expected_light(lumen, spacing_um=spacing_um, rng=rng, microscope=scope)
+    gains = rng.uniform(1 - gain_spread, 1 + gain_spread, len(starts))
+    tiles = take_tiles(
+        light,
+        starts,
+        tile_shape=tile_shape,
+        rng=rng,
+        microscope=scope,
+        shading=vignette(tile_shape[1:], vignetting),
+        gains=gains,
+    )
+    return MosaicPhantom(tiles, starts, nominal, gains, lumen > 0.5)
 
 
 @dataclass(frozen=True)

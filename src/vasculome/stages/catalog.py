@@ -7,17 +7,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vasculome.config import Sample
+
 
 @dataclass(frozen=True)
 class StageEntry:
-    """One stage of one modality and the stages whose outputs it reads."""
+    """One stage of one modality and the stages whose outputs it reads.
+
+    Attributes
+    ----------
+    modality
+        Of the samples that have the stage.
+    inputs
+        Stages that come before it, where the sample has them.
+    tiled
+        Whether only samples have the stage that are made of tiles.
+    """
 
     modality: str
     inputs: tuple[str, ...]
+    tiled: bool = False
 
 
 CATALOG: dict[str, StageEntry] = {
-    "ingest_image": StageEntry("microscopy", ()),
+    "register": StageEntry("microscopy", (), tiled=True),
+    "place": StageEntry("microscopy", ("register",), tiled=True),
+    "illuminate": StageEntry("microscopy", ("place",), tiled=True),
+    "ingest_image": StageEntry("microscopy", ("place", "illuminate")),
     "normalize": StageEntry("microscopy", ("ingest_image",)),
     "enhance": StageEntry("microscopy", ("ingest_image", "normalize")),
     "mask": StageEntry("microscopy", ("enhance",)),
@@ -30,6 +46,16 @@ CATALOG: dict[str, StageEntry] = {
 }
 
 
-def stages_of(modality: str) -> tuple[str, ...]:
-    """Return the names of the modality's stages, in the order in which they run."""
-    return tuple(name for name, entry in CATALOG.items() if entry.modality == modality)
+def stages_of(sample: Sample) -> tuple[str, ...]:
+    """Return the names of the sample's stages, in the order in which they run."""
+    return tuple(
+        name
+        for name, entry in CATALOG.items()
+        if entry.modality == sample.modality and (sample.tiled or not entry.tiled)
+    )
+
+
+def inputs_of(stage: str, sample: Sample) -> tuple[str, ...]:
+    """Return the stages of the sample whose outputs ``stage`` reads."""
+    stages = stages_of(sample)
+    return tuple(name for name in CATALOG[stage].inputs if name in stages)

@@ -1,12 +1,12 @@
-"""Raw microscopy files → one OME-Zarr: read lazily, blended where tiles overlap."""
+"""Raw microscopy files → one OME-Zarr: read lazily, tiles blended where they overlap."""
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,27 @@ from numpy.typing import NDArray
 from vasculome.compute.blocks import TileResult
 from vasculome.compute.memory import MemoryBound
 from vasculome.config import RunConfig, StorageConfig
-from vasculome.errors import UserError
-from vasculome.geometry import Box, Tile, TileGrid
-from vasculome.readers.tiff_tiles import RawVolume, TileSet, open_volume
+from vasculome.geometry import Box, TileGrid
+from vasculome.readers.tile_set import TileSet
+from vasculome.stages.illuminate import BLANK_PLANES, GAINS, LIGHT, SHADING
 from vasculome.stages.job import Job, Outcome
+from vasculome.stages.place import PLACEMENT, TILES
+from vasculome.stages.raw_tiles import (
+    LazyTile,
+    check_positions,
+    mapped_tiles,
+    nominal_starts,
+    raw_fingerprint_of,
+    shapes_of,
+)
+from vasculome.stages.register import search_px
+from vasculome.stages.stitch_tables import vectors
 from vasculome.stages.volume import build_image
-from vasculome.stitching.fuse import fuse
+from vasculome.stitching.fuse import covered, fuse
+from vasculome.stitching.illumination import Shading
+from vasculome.storage.bundles import read_bundle
 from vasculome.storage.omezarr import Image, ImageSpec
+from vasculome.storage.tables import read_table
 
 IMAGE = "image.ome.zarr"
 
@@ -30,43 +44,46 @@ def settings(config: RunConfig) -> tuple[StorageConfig]:
     return (config.storage,)
 
 
-def open_raw(job: Job) -> RawVolume | TileSet:
-    """Open the sample's raw files; raises UserError for what is wrong with them."""
-    return open_volume(Path(job.sample.path), format=job.sample.format, channel=job.sample.channel)
-
-
-def raw_shape(job: Job) -> tuple[int, ...]:
-    """Return the shape (z, y, x) of the sample's volume, from the headers of its files."""
-    return _placed(job, open_raw(job))[1]
-
-
 def raw_fingerprint(job: Job) -> str:
     """Return the identity of the raw files, without reading pixels."""
-    return open_raw(job).fingerprint()
+    return raw_fingerprint_of(job, mapped_tiles(job))
 
 
 def check(job: Job) -> None:
     """Raise UserError where the raw data is missing or not what the sample sheet says."""
-    _placed(job, open_raw(job))
+    check_positions(job, mapped_tiles(job))
+
+
+def largest_shape(job: Job, tiles: TileSet) -> tuple[int, ...]:
+    """Return the shape (z, y, x) that the volume of ``tiles`` has at most."""
+    extent = nominal_starts(tiles, job.sample.spacing_um) + shapes_of(tiles)
+    # Tiles may be placed that far from where the stage says, on either side.
+    margin = 2 * np.array(search_px(job)) if len(tiles.names) > 1 else 0
+    return tuple((np.ceil(extent.max(0)).astype(int) + margin).tolist())
 
 
 def bound(job: Job) -> MemoryBound:
-    """Return the memory bound: raw slab, blending sums, and the encoded shards."""
-    raw = open_raw(job)
-    blended = isinstance(raw, TileSet)
-    voxels = Box.of_shape(_slab_shape(job, _placed(job, raw)[1], raw.dtype)).size
-    # Blending holds sum and weight (float32) beside the tile; pyramid and encoder hold copies.
-    per_voxel = np.dtype(raw.dtype).itemsize * 4 + (12 if blended else 0)
-    return MemoryBound(voxels * per_voxel, job.workers)
+    """Return the memory bound, see `bound_for`."""
+    return bound_for(job, mapped_tiles(job))
+
+
+def bound_for(job: Job, tiles: TileSet) -> MemoryBound:
+    """Return the memory bound: what is read of the tiles, the slab, and the encoded shards."""
+    grid = slabs(job, largest_shape(job, tiles), tiles.dtype)
+    read = _most_read(job, tiles, grid)
+    slab = math.prod(grid.core_shape)
+    itemsize = tiles.dtype.itemsize
+    light = 8 * math.prod(tiles.volumes[0].shape[1:]) if job.sample.tiled else 0
+    # The pyramid and the encoder hold copies of the slab.
+    return MemoryBound((read + 3 * slab) * itemsize + light, job.workers)
 
 
 def run(job: Job) -> Outcome:
     """Write ``image.ome.zarr``."""
-    raw = open_raw(job)
-    volumes, shape = _placed(job, raw)
+    mosaic = _read_mosaic(job)
     spec = ImageSpec(
-        shape=shape,
-        dtype=str(np.dtype(raw.dtype)),
+        shape=mosaic.shape,
+        dtype=str(mosaic.tiles.dtype),
         axes=("z", "y", "x"),
         spacing_um=job.sample.spacing_um,
         origin_um=job.sample.origin_um,
@@ -76,88 +93,154 @@ def run(job: Job) -> Outcome:
         name=job.sample.sample,
         unit_attributes={"quantity": "intensity", "unit": "counts"},
     )
+    grid = slabs(job, mosaic.shape, mosaic.tiles.dtype)
     with job.cluster() as cluster:
         built = build_image(
             job,
             IMAGE,
             spec,
-            functools.partial(_copy, volumes=volumes),
-            TileGrid(Box.of_shape(shape), _slab_shape(job, shape, raw.dtype), (0, 0, 0)),
+            functools.partial(_fuse, shading=mosaic.shading),
+            grid,
+            pieces=_pieces(mosaic, grid),
             cluster=cluster,
         )
     records = [result.record for result in built.results.values()]
+    missing = mosaic.tiles.missing
     return Outcome(
         built.content,
         {
-            "shape_zyx": list(shape),
+            "shape_zyx": list(mosaic.shape),
             "dtype": spec.dtype,
-            "raw_files": len(raw.files),
-            "tiles_blended": len(volumes),
+            "raw_files": mosaic.tiles.file_count,
+            "tiles_fused": len(mosaic.kept),
+            "missing_planes": sum(len(planes) for planes in missing.values()),
             "intensity_span": [
                 min(record["min"] for record in records),
                 max(record["max"] for record in records),
             ],
-            "megabytes": round(math.prod(shape) * np.dtype(raw.dtype).itemsize / 1e6, 1),
+            "megabytes": round(math.prod(mosaic.shape) * mosaic.tiles.dtype.itemsize / 1e6, 1),
         },
         (IMAGE,),
     )
 
 
-def _copy(
-    image: Image, tile: Tile, *, volumes: list[tuple[RawVolume, tuple[int, ...]]]
-) -> TileResult:
-    """Read one slab from the raw files and write its shards."""
-    if len(volumes) == 1:
-        slab = volumes[0][0].read(tile.core)
-    else:
-        tiles = [_Lazy(volume) for volume, _ in volumes]
-        starts = [at for _, at in volumes]
-        slab = fuse(tiles, starts, tile.core, dtype=volumes[0][0].dtype)
-    record = {"min": float(slab.min()), "max": float(slab.max())}
-    return TileResult(files=image.write(tile.core, slab), record=record)
-
-
 @dataclass(frozen=True)
-class _Lazy:
-    """A raw volume as something to slice, so that only what is fused is read."""
+class _Mosaic:
+    """All that the volume is made of.
 
-    volume: RawVolume
+    ``kept`` are the tiles that go into it; ``shading`` the file of the flat field, and a checksum.
+    """
+
+    tiles: TileSet
+    starts: NDArray[np.float64]
+    kept: tuple[int, ...]
+    gains: NDArray[np.float64]
+    lost_planes: tuple[tuple[int, ...], ...]
+    shading: tuple[Path, str] | None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.volume.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.volume.dtype
-
-    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
-        return self.volume.read(Box(tuple(s.start for s in index), tuple(s.stop for s in index)))
+        """Voxels (z, y, x) of the volume that holds all tiles."""
+        stops = [covered(self.starts[k], self.tiles.volumes[k].shape).stop for k in self.kept]
+        return tuple(max(side) for side in zip(*stops, strict=True))
 
 
-def _placed(
-    job: Job, raw: RawVolume | TileSet
-) -> tuple[list[tuple[RawVolume, tuple[int, ...]]], tuple[int, ...]]:
-    """Return each volume with the voxel of its corner, and the shape that holds them all."""
-    if isinstance(raw, RawVolume):
-        return [(raw, (0, 0, 0))], raw.shape
-    positions_um = np.asarray(raw.positions_um, float)
-    voxels = np.rint((positions_um - positions_um.min(0)) / job.sample.spacing_um).astype(int)
-    stops = voxels + [volume.shape for volume in raw.volumes]
-    shape = tuple(int(n) for n in stops.max(0))
-    if np.prod(shape, dtype=float) > 10 * sum(float(np.prod(v.shape)) for v in raw.volumes):
-        raise UserError(
-            f"the tiles cover less than a tenth of the volume {shape} that holds them",
-            where=job.sample.path,
-            fix="check the positions in tiles.tsv and spacing_um: both are in micrometres",
+def _read_mosaic(job: Job) -> _Mosaic:
+    """Return the tiles with their places and light, as the stages before have found them."""
+    tiles = mapped_tiles(job)
+    missing = [set(volume.missing) for volume in tiles.volumes]
+    if not job.sample.tiled:
+        return _Mosaic(
+            tiles, np.zeros((1, 3)), (0,), np.ones(1), (tuple(sorted(missing[0])),), None
         )
-    return [
-        (v, tuple(int(n) for n in at)) for v, at in zip(raw.volumes, voxels, strict=True)
-    ], shape
+    placed = read_table(job.folder / PLACEMENT / TILES)
+    light = job.folder / LIGHT
+    content = job.manifest("illuminate")["content"]
+    blank = read_table(light / BLANK_PLANES)
+    for tile, plane in zip(blank["tile"].tolist(), blank["plane"].tolist(), strict=True):
+        missing[tile].add(plane)
+    return _Mosaic(
+        tiles,
+        vectors(placed, "start"),
+        tuple(np.flatnonzero(placed["state"] != "dark").tolist()),
+        read_table(light / GAINS)["gain"],
+        tuple(tuple(sorted(planes)) for planes in missing),
+        (light / SHADING, content) if (light / SHADING).exists() else None,
+    )
 
 
-def _slab_shape(job: Job, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
-    """Return as many whole shards along x, then y, as ``slab_mb`` holds.
+@dataclass(frozen=True)
+class _Piece:
+    """A slab of the volume, and what is to be known of the tiles that it is made of."""
+
+    id: str
+    core: Box
+    tiles: tuple[LazyTile, ...]
+    starts: tuple[tuple[float, ...], ...]
+    gains: tuple[float, ...]
+    lost_planes: tuple[tuple[int, ...], ...]
+
+
+def _pieces(mosaic: _Mosaic, grid: TileGrid) -> Iterator[_Piece]:
+    """Yield the slabs, each with its own tiles only: all files' names would fill a message."""
+    touching: dict[tuple[int, ...], list[int]] = {}
+    for k in mosaic.kept:
+        for index in grid.touching(covered(mosaic.starts[k], mosaic.tiles.volumes[k].shape)):
+            touching.setdefault(index, []).append(k)
+    for slab in grid:
+        some = touching.get(slab.index, [])
+        yield _Piece(
+            slab.id,
+            slab.core,
+            tuple(LazyTile(mosaic.tiles.volumes[k]) for k in some),
+            tuple(tuple(mosaic.starts[k].tolist()) for k in some),
+            tuple(float(mosaic.gains[k]) for k in some),
+            tuple(mosaic.lost_planes[k] for k in some),
+        )
+
+
+def _fuse(image: Image, piece: _Piece, *, shading: tuple[Path, str] | None) -> TileResult:
+    """Read one slab from the raw files and write its shards."""
+    slab = fuse(
+        piece.tiles,
+        piece.starts,
+        piece.core,
+        dtype=np.dtype(image.spec.dtype),
+        shading=_shading(*shading) if shading else None,
+        gains=piece.gains,
+        missing_planes=piece.lost_planes,
+    )
+    record = {"min": float(slab.min()), "max": float(slab.max())}
+    return TileResult(files=image.write(piece.core, slab), record=record)
+
+
+@functools.lru_cache(maxsize=1)
+def _shading(path: Path, _content: str) -> Shading:
+    """Read the light's shape once a worker, and again only if its content has changed."""
+    bundle = read_bundle(path)
+    return Shading(bundle["flat"], float(bundle["dark"]))
+
+
+def _most_read(job: Job, tiles: TileSet, grid: TileGrid) -> int:
+    """Return how many voxels of tiles are read for a slab at most."""
+    margin = search_px(job) if len(tiles.names) > 1 else (0, 0, 0)
+    starts = np.floor(nominal_starts(tiles, job.sample.spacing_um)).astype(int)
+    voxels = np.zeros(grid.counts, np.int64)
+    for start, volume in zip(starts.tolist(), tiles.volumes, strict=True):
+        # Wherever the tile is placed within the margin, no more of it lies in a slab.
+        reach = Box.of_shape(volume.shape).translate(np.add(start, margin).tolist())
+        reach = reach.grow(margin, grid.domain)
+        touched, lengths = [], []
+        for a, b, size in zip(reach.start, reach.stop, grid.core_shape, strict=True):
+            index = np.arange(a // size, (b - 1) // size + 1)
+            touched.append(slice(index[0], index[-1] + 1))
+            lengths.append(np.minimum(b, (index + 1) * size) - np.maximum(a, index * size))
+        voxels[tuple(touched)] += np.einsum("i,j,k->ijk", *lengths)
+    return int(voxels.max())
+
+
+def slabs(job: Job, shape: tuple[int, ...], dtype: np.dtype) -> TileGrid:
+    """Return slabs of as many whole shards along x, then y, as ``slab_mb`` holds.
 
     A compressed plane is decoded by rows: wide slabs decode each row once.
     """
@@ -165,4 +248,4 @@ def _slab_shape(job: Job, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int,
     budget = job.config.microscopy.slab_mb * 1e6 / np.dtype(dtype).itemsize
     along_x = min(-(-shape[2] // x), max(1, int(budget // (z * y * x))))
     along_y = min(-(-shape[1] // y), max(1, int(budget // (z * y * x * along_x))))
-    return z, y * along_y, x * along_x
+    return TileGrid(Box.of_shape(shape), (z, y * along_y, x * along_x), (0, 0, 0))

@@ -24,7 +24,7 @@ from vasculome.compute.cluster import Cluster, open_cluster
 from vasculome.compute.memory import MemoryBound
 from vasculome.config import RunConfig, Sample, parse_config, parse_samples
 from vasculome.errors import UserError
-from vasculome.stages.catalog import CATALOG, stages_of
+from vasculome.stages.catalog import inputs_of, stages_of
 from vasculome.stages.digest import code_digest, digest_of
 from vasculome.storage.ledger import Lease, TileResult, missing_file
 from vasculome.storage.shards import write_json_atomic
@@ -90,7 +90,7 @@ class Job:
 
     def digest(self) -> str:
         """Return what identifies the outputs: code, settings, sample and content of the inputs."""
-        manifests = {name: self.manifest(name) for name in CATALOG[self.stage].inputs}
+        manifests = {name: self.manifest(name) for name in inputs_of(self.stage, self.sample)}
         # Stages read the summaries too: the intensity range is in no other file.
         inputs = {name: [m["content"], m["summary"]] for name, m in manifests.items()}
         return digest_of({"identity": self.identity(), "inputs": inputs})
@@ -179,7 +179,7 @@ def _check_writable(results: Path) -> None:
 
 def check_sample(config: RunConfig, sample: Sample, *, threads: int = 1) -> None:
     """Raise UserError where raw data, settings and memory do not fit, from headers alone."""
-    stages = stages_of(sample.modality)
+    stages = stages_of(sample)
     stage_module(stages[0]).check(Job(stages[0], config, sample))
     for stage in stages:
         _check_memory(Job(stage, config, sample, threads))
@@ -242,7 +242,7 @@ def execute(job: Job) -> Outcome:
         work on the same stage of the same sample.
     """
     started = time.monotonic()
-    check_stores(job, CATALOG[job.stage].inputs)
+    check_stores(job, inputs_of(job.stage, job.sample))
     bound = _check_memory(job)
     log.info("%s of %s: memory bound %s", job.stage, job.sample.sample, bound)
     # The leases of stores end with each store; between them a rerun would take us for dead.

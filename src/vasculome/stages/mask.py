@@ -16,8 +16,9 @@ from vasculome.compute.memory import MemoryBound
 from vasculome.config import RunConfig, SegmentConfig
 from vasculome.geometry import Box, Tile, TileGrid
 from vasculome.stages.enhance import CANDIDATES
-from vasculome.stages.ingest_image import raw_shape
+from vasculome.stages.ingest_image import largest_shape
 from vasculome.stages.job import Job, Outcome
+from vasculome.stages.raw_tiles import mapped_tiles
 from vasculome.stages.volume import build_image, like, shard_voxels
 from vasculome.storage.bundles import read_bundle, write_bundle
 from vasculome.storage.omezarr import Image, open_image
@@ -38,7 +39,8 @@ def bound(job: Job) -> MemoryBound:
     The main process holds the faces of two layers of tiles while it joins them.
     """
     shard = job.config.storage.shard_zyx
-    layer = [math.ceil(n / s) for n, s in zip(raw_shape(job)[1:], shard[1:], strict=True)]
+    shape = largest_shape(job, mapped_tiles(job))
+    layer = [math.ceil(n / s) for n, s in zip(shape[1:], shard[1:], strict=True)]
     faces = 2 * 4 * 2 * sum(math.prod(shard) // n for n in shard) * math.prod(layer)
     workers = MemoryBound(shard_voxels(job) * (1 + 1 + 4 * 3 + 1), job.workers)
     return dataclasses.replace(workers, main_bytes=faces)

@@ -21,7 +21,7 @@ from vasculome.stages.digest import digest_of
 from vasculome.stages.job import Job, content_of
 from vasculome.storage.omezarr import Image, ImageSpec, create_image
 
-TileWork = Callable[[Image, Tile], TileResult]
+TileWork = Callable[[Image, Any], TileResult]
 """Writes a tile of the image and says which files it wrote."""
 MapsWork = Callable[[Tile], tuple[Mapping[str, NDArray[Any]], dict[str, Any]]]
 """Returns the voxels of a tile's core for each map, and what to record."""
@@ -50,6 +50,7 @@ def build_image(
     grid: TileGrid,
     *,
     cluster: Cluster,
+    pieces: Iterable[Any] | None = None,
 ) -> Built:
     """Write the image ``name`` of the job's sample, tile by tile, then its coarse levels.
 
@@ -67,9 +68,19 @@ def build_image(
         Tiles whose cores are whole shards of the image.
     cluster
         Workers.
+    pieces
+        What ``work`` is called with instead of the tiles: their ids, and what it needs besides.
     """
     image = create_image(job.folder / name, spec)
-    return _build(job, image.path, [image], functools.partial(work, image), grid, cluster=cluster)
+    return _build(
+        job,
+        image.path,
+        [image],
+        functools.partial(work, image),
+        grid,
+        cluster=cluster,
+        pieces=pieces or grid,
+    )
 
 
 def build_maps(
@@ -84,7 +95,7 @@ def build_maps(
     folder = job.folder / MAPS
     images = {name: create_image(map_path(folder, name), spec) for name, spec in specs.items()}
     write = functools.partial(_write_maps, images=images, work=work)
-    return _build(job, folder, list(images.values()), write, grid, cluster=cluster)
+    return _build(job, folder, list(images.values()), write, grid, cluster=cluster, pieces=grid)
 
 
 def map_path(folder: Path, name: str) -> Path:
@@ -106,17 +117,18 @@ def _build(
     job: Job,
     store: Path,
     images: list[Image],
-    work: Callable[[Tile], TileResult],
+    work: Callable[[Any], TileResult],
     grid: TileGrid,
     *,
     cluster: Cluster,
+    pieces: Iterable[Any],
 ) -> Built:
     store = store.absolute()
     digest = job.digest()
     tile_voxels = math.prod(grid.core_shape)
     results = map_tiles(
         work,
-        grid,
+        pieces,
         total=len(grid),
         store=store,
         digest=digest,

@@ -113,6 +113,8 @@ def fuse(
         part = _read_part(tile, start, box, gaps, shading, gains[k] if gains is not None else 1.0)
         if part is not None:
             parts.append(part)
+    if len(parts) == 1 and parts[0].is_whole(box):
+        return parts[0].values
     fused = np.zeros(box.shape, kinds.pop())
     for cell, covering in _cells(parts, box):
         target = fused[cell.relative_to(box).slices]
@@ -140,6 +142,10 @@ class _Part:
     dark: np.float32
     unchanged: bool
 
+    def is_whole(self, box: Box) -> bool:
+        """Tell whether the values are those of ``box`` as they are."""
+        return self.unchanged and self.where == box and bool(self.active.all())
+
 
 def _read_part(
     tile: Tile,
@@ -165,7 +171,7 @@ def _read_part(
     if shading is not None:
         light /= shading.flat[source.slices[1:]]
     return _Part(
-        np.ascontiguousarray(tile[source.slices]),
+        _own(tile[source.slices]),
         where,
         tuple(np.float32(t) for t in fraction),
         tuple(w[s] for w, s in zip(weights, low.slices, strict=True)),
@@ -174,6 +180,11 @@ def _read_part(
         np.float32(0.0 if shading is None else shading.dark),
         unchanged=not any(fraction) and shading is None and gain == 1,
     )
+
+
+def _own(values: NDArray[Any]) -> NDArray[Any]:
+    """Return contiguous values that are nobody else's: what was read is, a view of a tile not."""
+    return np.ascontiguousarray(values) if values.base is None else values.copy(order="C")
 
 
 def _split(start: Sequence[float]) -> tuple[list[int], list[float]]:

@@ -7,7 +7,7 @@ cannot tell, the middle of the field against its rim.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,7 @@ def estimate_shading(
     return Shading((flat / flat.mean()).astype(np.float32), level)
 
 
-def solve_gains(overlaps: Sequence[OverlapSample], count: int, *, shading: Shading) -> Floats:
+def solve_gains(overlaps: Iterable[OverlapSample], count: int, *, shading: Shading) -> Floats:
     """Return the brightness of each of ``count`` tiles relative to their geometric mean.
 
     Robust least squares on the logarithms of the ratios that the overlaps show once the shading
@@ -173,7 +173,7 @@ def _fit(
     field_i, field_j = (np.concatenate([s[k] for s in overlaps]) for k in (2, 3))
     values_i, values_j = (np.concatenate([s[k] for s in overlaps]) for k in (4, 5))
     design = _basis(field_j, shape_yx, degree) - _basis(field_i, shape_yx, degree)
-    coefficients, free = wanted, dark is None
+    coefficients, free = wanted, dark is None and lowest > 0
     fitted = np.zeros(len(pair))
     for _ in range(_ROUNDS):
         wanted, precision = _expected_terms(fields, shape_yx, degree, level)
@@ -194,7 +194,7 @@ def _fit(
         columns = np.concatenate([design, -slope[:, None] * free, ratio[:, None]], 1)
         centred = columns - _pair_means(columns, pair, weights)
         left, right = centred[:, :-1], centred[:, -1]
-        weak = np.concatenate([precision, [1 / (0.5 * lowest) ** 2]])
+        weak = np.concatenate([precision, [1 / (0.5 * (lowest or 1.0)) ** 2]])
         solved = np.linalg.solve(
             left.T @ (weights[:, None] * left) + np.diag(weak),
             left.T @ (weights * right) + weak * np.concatenate([wanted, [0.0]]),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vasculome.geometry import Box
 from vasculome.stitching.network import Floats
@@ -13,6 +14,12 @@ from vasculome.stitching.slabs import Tile, bin_down, overlap_box
 
 _FIELD_GRID = 32
 _BLOCK = 8
+_BRIGHT = 0.2
+"""Of the median light of all overlaps: where a tile shows that, the other must show some."""
+_DARK = 0.1
+"""Of the light that the other tile shows, above the least level of all: less is none."""
+_DARKER = 0.8
+"""Of the other tile's level as it is: the least level of all may be that of lit tiles."""
 
 
 class FieldSample(NamedTuple):
@@ -59,7 +66,8 @@ def sample_field(tile: Tile, *, planes: int = 16) -> FieldSample:
         bin_down(np.asarray(tile[z : z + 1, 0:height, 0:width]), factors)[0]
         for z in _spread(0, tile.shape[0], planes)
     ]
-    levels = np.median(means, axis=0).astype(float)
+    # Planes that hold no image would count as dark ones.
+    levels = np.median([m for m in means if np.ptp(m)] or means, axis=0).astype(float)
     return FieldSample(_middles(levels.shape, factors[1:]), levels.ravel())
 
 
@@ -71,33 +79,101 @@ def sample_overlap(
     offset: Sequence[float],
     *,
     planes: int = 8,
+    max_blocks: int = 4096,
 ) -> OverlapSample | None:
     """Return the levels of two tiles in what they share, over blocks of 8 by 8 voxels.
 
     ``offset`` runs from the start of tile i to that of tile j, as registered. None where they
-    share less than a block.
+    share less than a block, or no plane that holds an image in both. Of more than ``max_blocks``
+    every second, third, ... is kept.
     """
     steps = [round(o) for o in offset]
     shared = overlap_box(tile_i.shape, tile_j.shape, steps)
-    if shared is None or min(shared.shape[1:]) < _BLOCK:
+    stacks = _block_means(tile_i, tile_j, steps, planes)
+    # A plane of one value holds no image.
+    imaged = (np.ptp(stacks, axis=(2, 3)) > 0).all(0)
+    if stacks[0, 0].size == 1:
+        imaged = np.isfinite(stacks).all((0, 2, 3))
+    if shared is None or not imaged.any():
         return None
-    levels: tuple[list[Any], list[Any]] = ([], [])
+    stacks = stacks[:, imaged].astype(float)
+    middles = _middles(stacks.shape[2:], (_BLOCK, _BLOCK))
+    kept = slice(None, None, -(-stacks[0].size // max_blocks))
+    field_i = np.tile(middles + shared.start[1:], (stacks.shape[1], 1))[kept]
+    return OverlapSample(
+        i, j, field_i, field_i - steps[1:], stacks[0].ravel()[kept], stacks[1].ravel()[kept]
+    )
+
+
+def overlap_levels(
+    tile_i: Tile, tile_j: Tile, offset: Sequence[float], *, planes: int = 8
+) -> tuple[float, float]:
+    """Return the median grey level of two tiles in what they share; NaN where it is too thin.
+
+    Planes that hold no image count only where a tile has no others there.
+    """
+    stacks = _block_means(tile_i, tile_j, [round(o) for o in offset], planes)
+    levels = []
+    for stack in stacks:
+        imaged = np.ptp(stack, axis=(1, 2)) > 0
+        levels.append(float(np.median(stack[imaged] if imaged.any() else stack)))
+    return levels[0], levels[1]
+
+
+def _block_means(
+    tile_i: Tile, tile_j: Tile, steps: Sequence[int], planes: int
+) -> NDArray[np.float32]:
+    """Return the means over blocks of what two tiles share, shape (2, planes, y, x).
+
+    Some planes spread over the overlap are read; there is one plane of NaN where it is too thin.
+    """
+    shared = overlap_box(tile_i.shape, tile_j.shape, steps)
+    if shared is None or min(shared.shape[1:]) < _BLOCK:
+        return np.full((2, 1, 1, 1), np.nan, np.float32)
+    stacks: tuple[list[Any], list[Any]] = ([], [])
     for z in _spread(shared.start[0], shared.stop[0], planes):
         plane = Box((z, *shared.start[1:]), (z + 1, *shared.stop[1:]))
         other = plane.translate([-s for s in steps])
-        for tile, box, found in ((tile_i, plane, levels[0]), (tile_j, other, levels[1])):
-            found.append(bin_down(np.asarray(tile[box.slices]), (1, _BLOCK, _BLOCK))[0])
-    stack = np.stack(levels[0]).astype(float)
-    middles = _middles(stack.shape[1:], (_BLOCK, _BLOCK))
-    field_i = np.tile(middles + shared.start[1:], (len(stack), 1))
-    return OverlapSample(
-        i,
-        j,
-        field_i,
-        field_i - steps[1:],
-        stack.ravel(),
-        np.stack(levels[1]).astype(float).ravel(),
-    )
+        for tile, box, stack in ((tile_i, plane, stacks[0]), (tile_j, other, stacks[1])):
+            stack.append(bin_down(np.asarray(tile[box.slices]), (1, _BLOCK, _BLOCK))[0])
+    return np.array(stacks)
+
+
+def dark_tiles(
+    pairs: NDArray[np.integer],
+    levels: NDArray[np.floating],
+    accepted: NDArray[np.bool_],
+    *,
+    count: int,
+) -> NDArray[np.bool_]:
+    """Return which tiles hold no image: no offset, and dark where tiles beside them show light.
+
+    A tile of nothing but background is not dark: its neighbours show the same background.
+
+    Parameters
+    ----------
+    pairs
+        Tiles of each pair, shape (pairs, 2).
+    levels
+        Median grey level of both in their overlap, shape (pairs, 2); NaN where it is not known.
+    accepted
+        Whether a pair has an offset.
+    count
+        Number of tiles.
+    """
+    known = np.isfinite(levels).all(1)
+    if not known.any():
+        return np.zeros(count, bool)
+    light = levels[known] - levels[known].min()
+    seen, lost = np.zeros(count, int), np.zeros(count, int)
+    for side in (0, 1):
+        tile, own, other = pairs[known, side], light[:, side], light[:, 1 - side]
+        bright = other > _BRIGHT * np.median(light)
+        darker = levels[known, side] < _DARKER * levels[known, 1 - side]
+        np.add.at(seen, tile[bright], 1)
+        np.add.at(lost, tile[bright & darker & (own < _DARK * other)], 1)
+    held = np.isin(np.arange(count), pairs[accepted])
+    return ~held & (lost > 0) & (2 * lost > seen)
 
 
 def _middles(counts: Sequence[int], size: Sequence[int]) -> Floats:

@@ -83,8 +83,28 @@ def read_slabs(
     for core in cut_overlap(overlap):
         box_i = core.grow(search, Box.of_shape(tile_i.shape))
         box_j = core.translate([-o for o in offset]).grow(search, Box.of_shape(tile_j.shape))
-        values = (np.asarray(tile_i[box_i.slices]), np.asarray(tile_j[box_j.slices]))
+        values = (
+            _filled(np.asarray(tile_i[box_i.slices])),
+            _filled(np.asarray(tile_j[box_j.slices])),
+        )
         yield Slab(core, values, (box_i, box_j))
+
+
+def _filled(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the planes with those that hold no image drawn from the ones beside them.
+
+    A plane of one value would draw the offset along z away from its neighbours.
+    """
+    blank = values.min((1, 2)) == values.max((1, 2))
+    if not blank.any() or blank.all():
+        return values
+    filled, seen = values.copy(), np.flatnonzero(~blank)
+    for z in np.flatnonzero(blank):
+        after = np.searchsorted(seen, z)
+        below, above = seen[max(after - 1, 0)], seen[min(after, len(seen) - 1)]
+        share = (z - below) / (above - below) if above > below else 0.0
+        filled[z] = (1 - share) * values[below] + share * values[above]
+    return filled
 
 
 def pair_bytes(

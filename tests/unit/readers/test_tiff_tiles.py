@@ -6,7 +6,14 @@ import tifffile
 
 from vasculome.errors import UserError
 from vasculome.geometry import Box
-from vasculome.readers.tiff_tiles import Probe, open_volume, probe
+from vasculome.readers.acquisition import open_acquisition
+
+
+def _open(path, *, format="tiff_tiles", channel=None, pattern=None, check="names"):
+    opened = open_acquisition(
+        path, format=format, spacing_um=(1, 1, 1), pattern=pattern, check=check
+    )
+    return opened.tiles(channel, where=path)
 
 
 def _tile(seed, dtype="uint16", shape=(3, 8, 9)):
@@ -26,7 +33,7 @@ def _write_tiles(folder, *, dtypes=("uint16", "uint16"), table=None):
 
 
 def test_tiles_are_stacks_or_folders_at_their_positions(tmp_path):
-    tiles = open_volume(_write_tiles(tmp_path), format="tiff_tiles", check="headers")
+    tiles = _open(_write_tiles(tmp_path), check="headers")
     assert tiles.names == ("b", "a.tif")
     assert tiles.positions_um == ((0.0, -1.5, 10.0), (0.0, 0.0, 100.0))
     assert tiles.dtype == np.uint16
@@ -37,11 +44,11 @@ def test_tiles_are_stacks_or_folders_at_their_positions(tmp_path):
 
 
 def test_fingerprint_of_tiles_follows_positions(tmp_path):
-    before = open_volume(_write_tiles(tmp_path), format="tiff_tiles").fingerprint()
+    before = _open(_write_tiles(tmp_path)).fingerprint()
     table = tmp_path / "tiles.tsv"
-    assert open_volume(tmp_path, format="tiff_tiles").fingerprint() == before
+    assert _open(tmp_path).fingerprint() == before
     table.write_text(table.read_text().replace("-1.5", "-1.6"))
-    assert open_volume(tmp_path, format="tiff_tiles").fingerprint() != before
+    assert _open(tmp_path).fingerprint() != before
 
 
 @pytest.mark.parametrize(
@@ -63,78 +70,55 @@ def test_fingerprint_of_tiles_follows_positions(tmp_path):
 def test_bad_tables(tmp_path, table, message):
     _write_tiles(tmp_path, table=table)
     with pytest.raises(UserError, match=message) as error:
-        open_volume(tmp_path, format="tiff_tiles")
+        _open(tmp_path)
     assert error.value.where == str(tmp_path / "tiles.tsv")
 
 
 def test_no_table(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
-        open_volume(tmp_path, format="tiff_tiles")
+        _open(tmp_path)
 
 
 def test_table_that_is_no_text(tmp_path):
     _write_tiles(tmp_path)
     (tmp_path / "tiles.tsv").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(UserError, match="not a text file"):
-        open_volume(tmp_path, format="tiff_tiles")
+        _open(tmp_path)
 
 
 def test_byte_order_mark_of_a_spreadsheet_is_accepted(tmp_path):
     _write_tiles(tmp_path)
     table = tmp_path / "tiles.tsv"
     table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes().replace(b"\n", b"\r\n"))
-    assert open_volume(tmp_path, format="tiff_tiles").names == ("b", "a.tif")
+    assert _open(tmp_path).names == ("b", "a.tif")
 
 
 def test_mixed_pixel_types(tmp_path):
     _write_tiles(tmp_path, dtypes=("uint16", "uint8"))
     with pytest.raises(UserError, match="uint16 where tile b is uint8") as error:
-        open_volume(tmp_path, format="tiff_tiles")
+        _open(tmp_path)
     assert error.value.where == str(tmp_path / "a.tif")
 
 
-def test_probe_tells_shape_type_channels_and_tiles(tmp_path):
-    assert probe(_write_tiles(tmp_path), format="tiff_tiles") == Probe(
-        (3, 8, 9), np.dtype("uint16"), channels=1, tiles=2
-    )
-    assert probe(tmp_path / "b", format="tiff_planes").shape == (3, 8, 9)
-    path = tmp_path / "c.ome.tif"
-    tifffile.imwrite(path, _tile(2, shape=(2, 4, 8, 9)), metadata={"axes": "CZYX"})
-    assert probe(path, format="tiff_stack") == Probe(
-        (4, 8, 9), np.dtype("uint16"), channels=2, tiles=1
-    )
-
-
-def test_probe_reads_no_pixels(tmp_path):
-    tifffile.imwrite(tmp_path / "s.tif", _tile(0), photometric="minisblack", compression="zlib")
-    with tifffile.TiffFile(tmp_path / "s.tif") as tif:
-        start = tif.pages[0].dataoffsets[0]
-    content = bytearray((tmp_path / "s.tif").read_bytes())
-    content[start : start + 20] = bytes(20)
-    (tmp_path / "s.tif").write_bytes(content)
-    assert probe(tmp_path / "s.tif", format="tiff_stack").shape == (3, 8, 9)
-
-
 @pytest.mark.parametrize("format", ["tiff_planes", "tiff_stack", "tiff_tiles"])
-def test_probe_of_nothing(tmp_path, format):
+def test_nothing_there(tmp_path, format):
     with pytest.raises(UserError, match="does not exist"):
-        probe(tmp_path / "none", format=format)
+        _open(tmp_path / "none", format=format)
 
 
 def test_channel_is_chosen_for_all_tiles(tmp_path):
     voxels = _tile(3, shape=(2, 4, 8, 9))
     tifffile.imwrite(tmp_path / "a.ome.tif", voxels, metadata={"axes": "CZYX"})
     (tmp_path / "tiles.tsv").write_text("file\tz_um\ty_um\tx_um\na.ome.tif\t0\t0\t0\n")
-    assert probe(tmp_path, format="tiff_tiles").channels == 2
     with pytest.raises(UserError, match="2 channels"):
-        open_volume(tmp_path, format="tiff_tiles")
-    tiles = open_volume(tmp_path, format="tiff_tiles", channel=1)
+        _open(tmp_path)
+    tiles = _open(tmp_path, channel=1)
     np.testing.assert_array_equal(tiles.volumes[0].read(Box.of_shape((4, 8, 9))), voxels[1])
 
 
 def test_options_that_would_do_nothing_are_refused(tmp_path):
     _write_tiles(tmp_path)
-    with pytest.raises(UserError, match="no channel 0"):
-        open_volume(tmp_path / "b", format="tiff_planes", channel=0)
-    with pytest.raises(UserError, match="picks nothing"):
-        open_volume(tmp_path / "a.tif", format="tiff_stack", pattern="*.tif")
+    with pytest.raises(UserError, match="no channel 1"):
+        _open(tmp_path / "b", format="tiff_planes", channel=1)
+    with pytest.raises(UserError, match="does nothing with pattern"):
+        _open(tmp_path / "a.tif", format="tiff_stack", pattern="*.tif")

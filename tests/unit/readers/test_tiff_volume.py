@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vasculome.errors import UserError
 from vasculome.geometry import Box
-from vasculome.readers.tiff_tiles import open_volume
+from vasculome.readers.acquisition import open_acquisition
 from vasculome.readers.tiff_volume import open_planes, open_stack
 
 SHAPE = (5, 37, 53)
@@ -213,7 +213,12 @@ def test_a_bad_plane_is_named(tmp_path, fault):
     folder = _write_planes(tmp_path / "p", _voxels())
     plane = _damage(folder, fault)
     with pytest.raises(UserError, match=(AT_ONCE | BY_HEADERS)[fault]) as error:
-        open_volume(folder, format="tiff_planes", check="names" if fault in AT_ONCE else "headers")
+        open_acquisition(
+            folder,
+            format="tiff_planes",
+            spacing_um=(1, 1, 1),
+            check="names" if fault in AT_ONCE else "headers",
+        )
     assert error.value.where == str(plane)
     assert "\n" not in str(error.value)
 
@@ -282,13 +287,13 @@ def test_values_that_are_not_finite_are_found_with_their_position(tmp_path, valu
 def test_what_is_no_stack(tmp_path, write, message):
     write(tmp_path / "s.tif")
     with pytest.raises(UserError, match=message) as error:
-        open_volume(tmp_path / "s.tif", format="tiff_stack")
+        open_stack(tmp_path / "s.tif", channel=None)
     assert "s.tif" in str(error.value)
 
 
 def test_no_stack_at_all(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
-        open_volume(tmp_path / "s.tif", format="tiff_stack")
+        open_stack(tmp_path / "s.tif", channel=None)
 
 
 def test_pages_of_different_shape(tmp_path):

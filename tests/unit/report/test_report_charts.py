@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vasculome.report.charts import histogram, singular_values
+from vasculome.report.charts import histogram, residuals, singular_values
 from vasculome.report.distribution import Distribution
 from vasculome.report.panels import png_bytes
 
@@ -115,3 +115,42 @@ def test_charts_are_white_pictures():
     picture = Image.open(io.BytesIO(png_bytes(_draw(_spread(np.arange(50.0)))))).convert("RGB")
     assert picture.getpixel((0, 0)) == (255, 255, 255)
     assert np.asarray(picture).std() > 10
+
+
+def _residuals(count=400, left_out=0):
+    values = np.random.default_rng(0).normal(size=(count, 3)) * [0.05, 0.1, 0.2]
+    return values, residuals(values, spacing_um=(4.0, 2.0, 3.0), left_out=left_out)
+
+
+def test_residuals_are_counted_along_each_axis_on_one_scale():
+    values, figure = _residuals()
+    assert len({axes.get_xlim() for axes in figure.axes}) == 1
+    for axes, along in zip(figure.axes, values.T, strict=True):
+        bars = axes.patches[0].get_data()
+        np.testing.assert_array_equal(bars.values, np.histogram(along, bars.edges)[0])
+        text = " ".join(text.get_text() for text in axes.texts)
+        beyond = len(along) - int(bars.values.sum())
+        assert (f"{beyond} beyond the axis" in text) == (beyond > 0)
+        # No residual has a bar of its own, whose middle is 0.
+        np.testing.assert_allclose(bars.edges, -bars.edges[::-1], atol=1e-12)
+        assert len(bars.values) % 2 == 1
+
+
+def test_residuals_have_their_root_mean_square_in_both_units():
+    values, figure = _residuals()
+    for axes, along, step in zip(figure.axes, values.T, (4, 2, 3), strict=True):
+        root = np.sqrt((along**2).mean())
+        assert axes.texts[0].get_text().startswith(f"RMS {root:.2g} px = {root * step:.2g} µm")
+        assert f"1 px is {step} µm" in axes.get_xlabel()
+    assert figure.axes[2].get_title(loc="left") == "Residuals along x"
+
+
+def test_few_residuals_are_all_shown_and_outliers_mentioned():
+    _, figure = _residuals(count=5, left_out=2)
+    assert [axes.patches[0].get_data().values.sum() for axes in figure.axes] == [5, 5, 5]
+    assert figure.get_suptitle() == "5 pairs, 2 outliers left out"
+
+
+def test_rounding_errors_are_not_magnified():
+    figure = residuals(np.full((3, 3), 1e-12), spacing_um=(1.0, 1.0, 1.0), left_out=0)
+    assert figure.axes[0].get_xlim()[1] >= 0.01

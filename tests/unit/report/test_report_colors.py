@@ -37,6 +37,17 @@ def test_axial_is_blue_below_black_at_and_red_above_zero():
     assert max(rest) < 0.05
 
 
+def test_shifts_leave_black_alike_on_both_sides():
+    lab = _lab(colors.SHIFT)
+    below, above = lab[: len(lab) // 2][::-1], lab[len(lab) // 2 :]
+    np.testing.assert_allclose(below[:, 0], above[:, 0], atol=0.5)
+    assert (np.diff(above[:, 0]) > 0).all()
+    assert below[0, 0] < 1
+    # Blue against orange: along the axis that red-green colour blindness leaves.
+    assert (below[32:-8, 2] < -10).all()
+    assert (above[32:-8, 2] > 10).all()
+
+
 def test_missing_values_are_black():
     for cmap in (colors.DENSITY, colors.LENGTH_DENSITY, colors.RADIUS, colors.AXIAL):
         assert cmap(np.nan)[:3] == (0.0, 0.0, 0.0)

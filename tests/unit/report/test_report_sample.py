@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vasculome.config import Sample
 from vasculome.errors import UserError
 from vasculome.geometry import Box
 from vasculome.report import charts, flow_pictures, panels, vessel_pictures
@@ -25,6 +26,16 @@ def _small_pictures(monkeypatch):
         monkeypatch.setattr(room, "DPI", 50)
 
 
+STAGES = {
+    "microscopy": stages_of(
+        Sample(sample="m", modality="microscopy", path="m", format="tiff_stack", spacing_um="4,2,2")
+    ),
+    "ultrasound": stages_of(
+        Sample(
+            sample="u", modality="ultrasound", path="u", format="iq", spacing_um="50,50", axes="tzx"
+        )
+    ),
+}
 PARAMETERS = {"segment": {"scales_um": [2.0, 4.0]}, "note": "<b>bold</b>"}
 
 
@@ -47,7 +58,7 @@ def _image(path, values, spacing_um, origin_um=None):
 
 def _manifests(folder, modality):
     (folder / "manifests").mkdir(parents=True)
-    for stage in stages_of(modality):
+    for stage in STAGES[modality]:
         summary = {key: 1234.5 for s, key in KEY_NUMBERS[modality] if s == stage}
         manifest = {"stage": stage, "digest": "d", "content": "c", "summary": summary}
         (folder / "manifests" / f"{stage}.json").write_text(json.dumps(manifest))
@@ -55,7 +66,7 @@ def _manifests(folder, modality):
 
 def _benchmarks(folder, modality):
     folder.mkdir(parents=True, exist_ok=True)
-    for seconds, stage in enumerate(stages_of(modality), start=1):
+    for seconds, stage in enumerate(STAGES[modality], start=1):
         (folder / f"{stage}.tsv").write_text(
             "s\th:m:s\tmax_rss\tio_in\tcpu_time\n" + f"{seconds}.5\t0:00:01\t100.0\tNA\t{seconds}\n"
         )
@@ -115,7 +126,12 @@ def _report(made):
     folder, sample, benchmarks = made
     out = folder / "report.html"
     write_sample_report(
-        folder, sample=sample, parameters=PARAMETERS, benchmarks_dir=benchmarks, out=out
+        folder,
+        sample=sample,
+        stages=STAGES[sample["modality"]],
+        parameters=PARAMETERS,
+        benchmarks_dir=benchmarks,
+        out=out,
     )
     return out.read_text("utf-8")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from vasculome.simulate.microscope import Microscope, cut_tiles, render
+from vasculome.simulate.microscope import Microscope, render
 from vasculome.simulate.phantoms import microscope_phantom
 
 PLAIN = Microscope(
@@ -46,36 +46,6 @@ def test_light_falls_with_depth_and_the_camera_saturates() -> None:
 def test_bits_are_checked() -> None:
     with pytest.raises(ValueError, match="1 to 16"):
         Microscope(bits=17)
-
-
-def test_tiles_lie_where_they_say_and_err_within_the_jitter() -> None:
-    volume = np.random.default_rng(0).integers(0, 1000, (20, 60, 70), dtype=np.uint16)
-    tiles = cut_tiles(
-        volume,
-        tile_shape=(20, 30, 30),
-        overlap=(0, 10, 10),
-        jitter=(2, 3, 3),
-        rng=np.random.default_rng(1),
-    )
-    assert len(tiles) == 1 * 2 * 3
-    for tile in tiles:
-        where = tuple(slice(a, a + n) for a, n in zip(tile.start, (20, 30, 30), strict=True))
-        assert np.array_equal(tile.array, volume[where])
-        error = np.abs(np.subtract(tile.start, tile.nominal_start))
-        assert (error <= (0, 3, 3)).all()
-    assert any(tile.start != tile.nominal_start for tile in tiles)
-    assert [t.nominal_start for t in tiles][-1] == (0, 20, 40)
-
-
-def test_tiles_must_fit() -> None:
-    with pytest.raises(ValueError, match="do not fit"):
-        cut_tiles(
-            np.zeros((4, 4)),
-            tile_shape=(5, 2),
-            overlap=(0, 0),
-            jitter=(0, 0),
-            rng=np.random.default_rng(0),
-        )
 
 
 def test_the_phantom_repeats_and_shows_its_vessels() -> None:

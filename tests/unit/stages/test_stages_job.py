@@ -9,7 +9,7 @@ import tifffile
 from vasculome.config import RunConfig, Sample
 from vasculome.errors import UserError
 from vasculome.stages import ingest_image, job, localize
-from vasculome.stages.catalog import CATALOG, stages_of
+from vasculome.stages.catalog import CATALOG, inputs_of, stages_of
 from vasculome.stages.job import Job
 from vasculome.storage.omezarr import open_image
 
@@ -45,10 +45,20 @@ def brain(tmp_path):
 
 
 def test_a_stage_follows_the_stages_it_reads():
-    for modality in ("microscopy", "ultrasound"):
-        order = stages_of(modality)
+    tiled = {"sample": "t", "modality": "microscopy", "path": "t", "format": "tiff_tiles"}
+    for row in (tiled | {"spacing_um": "4,2,2"}, ULTRASOUND):
+        order = stages_of(Sample(**row))
         for position, stage in enumerate(order):
             assert set(CATALOG[stage].inputs) <= set(order[:position])
+
+
+def test_only_tiles_are_stitched(brain):
+    stitching = {"register", "place", "illuminate"}
+    assert not stitching & set(stages_of(brain.sample))
+    assert inputs_of("ingest_image", brain.sample) == ()
+    tiled = brain.sample.model_copy(update={"format": "tiff_tiles"})
+    assert stitching < set(stages_of(tiled))
+    assert inputs_of("ingest_image", tiled) == ("place", "illuminate")
 
 
 def test_ingest_keeps_every_voxel_and_its_place(brain):

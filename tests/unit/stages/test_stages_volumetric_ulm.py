@@ -50,7 +50,7 @@ def chain(tmp_path_factory):
             "track": {"min_length_frames": 8},
         },
     )
-    for stage in stages_of("ultrasound"):
+    for stage in stages_of(sample):
         job.execute(Job(stage, config, sample))
     return Job("track", config, sample), phantom
 
