@@ -31,7 +31,8 @@ from vasculome.metrics.tracking import relative_speed_error, score_links
 from vasculome.simulate.acquisition import make_iq
 from vasculome.simulate.bubbles import BubbleTable
 from vasculome.simulate.echoes import PointSpread
-from vasculome.simulate.map_flow import FlowField, flow_field, flow_on_map
+from vasculome.simulate.flow_field import FlowField, flow_field
+from vasculome.simulate.map_flow import flow_on_map
 from vasculome.stages.catalog import stages_of
 from vasculome.stages.job import Job, execute
 from vasculome.storage.omezarr import open_image

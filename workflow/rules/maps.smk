@@ -44,6 +44,28 @@ rule ulm_maps:
         "../scripts/ulm_maps.py"
 
 
+rule ulm_quality:
+    """Tell resolution, saturation and gridding of the maps."""
+    input:
+        iq=rules.ingest_iq.output.manifest,
+        detections=rules.localize.output.manifest,
+        tracks=rules.track.output.manifest,
+    output:
+        manifest=f"{RESULTS}/{{sample}}/manifests/ulm_quality.json",
+    log:
+        f"{RESULTS}/logs/{{sample}}/ulm_quality.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{sample}}/ulm_quality.tsv"
+    threads: 1
+    resources:
+        mem_mb=mem_mb("ulm_quality"),
+        runtime=60,
+    params:
+        identity=identity("ulm_quality"),
+    script:
+        "../scripts/ulm_quality.py"
+
+
 rule maps:
     """All maps of every sample."""
     input:

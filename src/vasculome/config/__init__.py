@@ -4,8 +4,10 @@ The JSON Schemas in ``workflow/schemas`` are generated from here; a test keeps t
 """
 
 from vasculome.config.run import (
+    BeamformConfig,
     ClutterConfig,
     ComputeConfig,
+    KalmanConfig,
     LightConfig,
     LocalizeConfig,
     MicroscopyConfig,
@@ -26,8 +28,10 @@ from vasculome.config.samples import MICROSCOPY_FORMATS, Sample, parse_sample, p
 
 __all__ = [
     "MICROSCOPY_FORMATS",
+    "BeamformConfig",
     "ClutterConfig",
     "ComputeConfig",
+    "KalmanConfig",
     "LightConfig",
     "LocalizeConfig",
     "MicroscopyConfig",

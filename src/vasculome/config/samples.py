@@ -37,6 +37,7 @@ _MICROSCOPY_COLUMNS = (
 )
 _ULTRASOUND_COLUMNS = (
     "axes",
+    "sequence",
     "variable",
     "frame_rate_hz",
     "wavelength_um",
@@ -63,6 +64,7 @@ class Sample(Settings):
         "ome_tiles",
         "terastitcher",
         "iq",
+        "rf",
     ]
     spacing_um: tuple[PositiveFloat, ...] = Field(
         description="Voxel spacing: z,y,x (ultrasound in 2-D: z,x), e.g. 5,2,2."
@@ -95,7 +97,12 @@ class Sample(Settings):
         None, description="Microscopy: yes: read missing planes as zeros; empty: refuse them."
     )
     axes: str | None = Field(
-        None, description="Ultrasound: order of the array's axes, e.g. zxt or zyxt."
+        None, description="Ultrasound, iq: order of the array's axes, e.g. zxt or zyxt."
+    )
+    sequence: str | None = Field(
+        None,
+        description="Ultrasound, rf: YAML file with probe, transmits and axes; empty for UFF, "
+        "which carries them.",
     )
     variable: str | None = Field(
         None, description="Ultrasound: variable in the file, or two for I and Q: I,Q."
@@ -111,7 +118,9 @@ class Sample(Settings):
         None, description="Ultrasound: with center_frequency_hz instead of wavelength_um."
     )
     pose_mm: tuple[float, ...] | None = Field(
-        None, description="Position of voxel 0 in the animal or the atlas, axes as in spacing_um."
+        None,
+        description="Position of voxel 0 (rf: of the origin of the probe) in the animal or the "
+        "atlas, axes as in spacing_um.",
     )
 
     @field_validator("spacing_um", "pose_mm", "stage_axes", mode="before")
@@ -159,13 +168,22 @@ class Sample(Settings):
             given = [name for name in _MICROSCOPY_COLUMNS if getattr(self, name) is not None]
             if given:
                 raise ValueError(f"{', '.join(given)} is for microscopy samples; leave it empty")
-            expected = "txz" if len(self.spacing_um) == 2 else "txyz"
-            if self.axes is None or "".join(sorted(self.axes)) != expected:
-                raise ValueError(
-                    f"axes must name each of {', '.join(expected)} once, in the order of the "
-                    f"array, got {self.axes!r}"
-                )
+            self._check_axes()
         return self
+
+    def _check_axes(self) -> None:
+        if self.format == "rf":
+            if self.axes is not None:
+                raise ValueError("axes of rf are told by its sequence file; leave it empty")
+            return
+        if self.sequence is not None:
+            raise ValueError("sequence is for format rf; leave it empty")
+        expected = "txz" if len(self.spacing_um) == 2 else "txyz"
+        if self.axes is None or "".join(sorted(self.axes)) != expected:
+            raise ValueError(
+                f"axes must name each of {', '.join(expected)} once, in the order of the "
+                f"array, got {self.axes!r}"
+            )
 
     @property
     def tiled(self) -> bool:
@@ -174,7 +192,7 @@ class Sample(Settings):
 
     @property
     def origin_um(self) -> tuple[float, ...]:
-        """Position of the centre of voxel 0, in micrometres."""
+        """Position of the centre of voxel 0 (rf: of the origin of the probe), in micrometres."""
         if self.pose_mm is None:
             return (0.0,) * len(self.spacing_um)
         return tuple(1000.0 * p for p in self.pose_mm)
@@ -222,7 +240,7 @@ def parse_sample(cells: Mapping[str, str], *, where: str) -> Sample:
     try:
         return Sample.model_validate(cells)
     except ValidationError as error:
-        raise first_fault(error, where=where) from None
+        raise first_fault(error, cells, where=where) from None
 
 
 def _check_header(header: list[str], *, where: str) -> None:

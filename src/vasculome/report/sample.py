@@ -17,7 +17,14 @@ from vasculome.report.words import MISSING, flatten_keys, heading, number, words
 from vasculome.storage.shards import write_bytes_atomic
 
 _ALBUMS = {"microscopy": vessel_album, "ultrasound": flow_album}
-_CHARTS = ("radius_histogram", "speed_histogram", "track_length_histogram", "singular_values")
+_CHARTS = (
+    "radius_histogram",
+    "speed_histogram",
+    "track_length_histogram",
+    "resolution",
+    "saturation",
+    "clutter",
+)
 _MB_PER_MIB = 1.048576
 
 
@@ -93,6 +100,8 @@ KEY_NUMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("track", "tracks"),
         ("track", "median_length_frames"),
         ("track", "median_speed_mm_s"),
+        ("ulm_quality", "resolution_um"),
+        ("ulm_quality", "time_to_90_s"),
     ),
 }
 """Stage and key, in the summary of its manifest, of the numbers that stand for a sample."""

@@ -43,6 +43,7 @@ CATALOG: dict[str, StageEntry] = {
     "localize": StageEntry("ultrasound", ("ingest_iq",)),
     "track": StageEntry("ultrasound", ("ingest_iq", "localize")),
     "ulm_maps": StageEntry("ultrasound", ("ingest_iq", "localize", "track")),
+    "ulm_quality": StageEntry("ultrasound", ("ingest_iq", "localize", "track")),
 }
 
 

@@ -180,7 +180,10 @@ def _check_writable(results: Path) -> None:
 def check_sample(config: RunConfig, sample: Sample, *, threads: int = 1) -> None:
     """Raise UserError where raw data, settings and memory do not fit, from headers alone."""
     stages = stages_of(sample)
-    stage_module(stages[0]).check(Job(stages[0], config, sample))
+    for stage in stages:
+        module = stage_module(stage)
+        if hasattr(module, "check"):
+            module.check(Job(stage, config, sample, threads))
     for stage in stages:
         _check_memory(Job(stage, config, sample, threads))
 

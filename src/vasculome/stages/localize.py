@@ -5,27 +5,38 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vasculome.compute.blocks import TileResult, map_tiles
 from vasculome.compute.memory import MemoryBound
-from vasculome.config import ClutterConfig, LocalizeConfig, RunConfig, Sample, UltrasoundConfig
+from vasculome.config import ClutterConfig, LocalizeConfig, RunConfig, UltrasoundConfig
 from vasculome.errors import UserError
-from vasculome.geometry import Box, Tile, TileGrid
-from vasculome.stages.ingest_iq import IQ, open_raw
+from vasculome.geometry import Tile
+from vasculome.stages.clutter_filter import (
+    CLUTTER,
+    Cut,
+    check_band,
+    filter_block,
+    filter_bytes,
+    find_cut,
+    frame_blocks,
+    read_block,
+)
+from vasculome.stages.ingest_iq import IQ, acquisition, open_raw
 from vasculome.stages.job import Job, Outcome, content_of
 from vasculome.storage.arrays import ShardedArray, open_array
 from vasculome.storage.bundles import write_bundle
 from vasculome.storage.tables import part_path, write_table
-from vasculome.ultrasound.clutter import singular_values, svd_filter
+from vasculome.ultrasound.columns import Table, axis_names
 from vasculome.ultrasound.detect import find_peaks, noise_level
-from vasculome.ultrasound.localize import positions_um, radial_symmetry, weighted_centroid
+from vasculome.ultrasound.fusion import centred_patches, unit_patches
+from vasculome.ultrasound.localize import LOCALIZERS, passing, positions_um
 
 DETECTIONS = "detections"
 POWER_SUFFIX = ".power.npz"
-_LOCALIZERS = {"radial_symmetry": radial_symmetry, "weighted_centroid": weighted_centroid}
+IMAGES_SUFFIX = ".images.npz"
 
 
 def settings(config: RunConfig) -> tuple[ClutterConfig, LocalizeConfig]:
@@ -33,11 +44,30 @@ def settings(config: RunConfig) -> tuple[ClutterConfig, LocalizeConfig]:
     return config.ultrasound.clutter, config.ultrasound.localize
 
 
+def check(job: Job) -> None:
+    """Raise UserError where the filter does not fit the frame rate."""
+    check_band(
+        job.config.ultrasound.clutter, frame_rate_hz=acquisition(job, open_raw(job)).frame_rate_hz
+    )
+
+
 def bound(job: Job) -> MemoryBound:
     """Return the memory bound: a block as read, filtered, and its magnitude, with SVD copies."""
     shape = open_raw(job).shape
-    (frames,) = frame_blocks(shape[0], job.config.ultrasound.clutter).core_shape
-    return MemoryBound(frames * math.prod(shape[1:]) * (8 + 8 + 8 + 4), job.workers)
+    chosen = job.config.ultrasound
+    (frames,) = frame_blocks(shape[0], chosen.clutter).core_shape
+    images = 2 * image_bytes(chosen.localize, n_dims=len(shape) - 1)
+    return MemoryBound(
+        filter_bytes((frames, *shape[1:]), chosen.clutter)
+        + frames * chosen.localize.max_per_frame * images,
+        job.workers,
+    )
+
+
+def image_bytes(how: LocalizeConfig, *, n_dims: int) -> int:
+    """Return the memory of the image of a bubble; 0 where none is kept."""
+    reach = how.image_half_width_px
+    return 0 if reach is None else int(4 * (2 * reach + 1) ** n_dims)
 
 
 def run(job: Job) -> Outcome:
@@ -46,13 +76,10 @@ def run(job: Job) -> Outcome:
     grid = frame_blocks(iq.shape[0], job.config.ultrasound.clutter)
     folder = job.folder / DETECTIONS
     with job.cluster() as cluster:
+        cut, cut_summary = find_cut(job, iq, grid, cluster=cluster)
         results = map_tiles(
             functools.partial(
-                _localize,
-                iq=iq,
-                chosen=job.config.ultrasound,
-                sample=job.sample,
-                folder=folder,
+                _localize, iq=iq, chosen=job.config.ultrasound, cut=cut, folder=folder
             ),
             grid,
             total=len(grid),
@@ -75,51 +102,23 @@ def run(job: Job) -> Outcome:
             "blocks": len(grid),
             "detections": detections,
             "detections_per_frame": round(detections / iq.shape[0], 2),
-            "keep_from": job.config.ultrasound.clutter.keep_from,
-            "singular_values": next(iter(results.values())).record["singular_values"],
+            **cut_summary,
         },
-        (DETECTIONS,),
+        (DETECTIONS,) if cut is None else (CLUTTER, DETECTIONS),
     )
-
-
-def frame_blocks(n_frames: int, clutter: ClutterConfig) -> TileGrid:
-    """Return blocks of frames of nearly equal length: a short last one could not be filtered.
-
-    Raises
-    ------
-    UserError
-        If a block has fewer frames than singular vectors are removed.
-    """
-    blocks = max(1, round(n_frames / clutter.block_frames))
-    length = math.ceil(n_frames / blocks)
-    grid = TileGrid(Box.of_shape((n_frames,)), (length,), (0,))
-    shortest = n_frames - length * (len(grid) - 1)
-    if shortest < clutter.keep_from:
-        raise UserError(
-            f"a block of {shortest} frames has no singular vector {clutter.keep_from}",
-            where="config: ultrasound.clutter",
-            fix="lower keep_from, or change block_frames",
-        )
-    return grid
 
 
 def _localize(
-    tile: Tile, *, iq: ShardedArray, chosen: UltrasoundConfig, sample: Sample, folder: Path
+    tile: Tile, *, iq: ShardedArray, chosen: UltrasoundConfig, cut: Cut | None, folder: Path
 ) -> TileResult:
     """Filter one block and write its detections and its mean power."""
-    (start,), (stop,) = tile.core.start, tile.core.stop
-    block = iq.read(Box((start,) + (0,) * (len(iq.shape) - 1), (stop, *iq.shape[1:])))
-    keep_to = chosen.clutter.keep_to
-    filtered = svd_filter(
-        block,
-        keep_from=chosen.clutter.keep_from,
-        keep_to=None if keep_to is None else min(keep_to, len(block)),
+    (start,) = tile.core.start
+    filtered = filter_block(
+        read_block(iq, tile),
+        chosen.clutter,
+        cut,
+        frame_rate_hz=iq.attributes["frame_rate_hz"],
     )
-    record: dict[str, Any] = {}
-    if start == 0:
-        # One block shows where tissue ends; the report draws it.
-        record["singular_values"] = [float(f"{v:.4g}") for v in singular_values(block)]
-    del block
     magnitude = np.abs(filtered)
     del filtered
     how = chosen.localize
@@ -129,13 +128,32 @@ def _localize(
         half_width=how.half_width_px,
         max_per_frame=how.max_per_frame,
     )
-    found = _LOCALIZERS[how.localizer](
-        magnitude, peaks, half_width=how.half_width_px, first_frame=start
+    found = passing(
+        LOCALIZERS[how.localizer](
+            magnitude, peaks, half_width=how.half_width_px, first_frame=start
+        ),
+        max_maxima=how.max_maxima,
+        max_shift_px=how.max_shift_px,
     )
-    table = positions_um(found, spacing_um=sample.spacing_um, origin_um=sample.origin_um)
+    table = positions_um(
+        found, spacing_um=iq.attributes["spacing_um"], origin_um=iq.attributes["origin_um"]
+    )
     path = part_path(folder, tile.index[0])
     files = {path.name: write_table(path, table)}
     power = path.with_suffix(POWER_SUFFIX)
     mean = np.mean(magnitude**2, axis=0)
     files[power.name] = write_bundle(power, {"power": mean, "frames": np.array(len(magnitude))})
-    return TileResult(files=files, record={**record, "detections": len(table["frame"])})
+    if how.image_half_width_px is not None:
+        images = path.with_suffix(IMAGES_SUFFIX)
+        unit = _images(magnitude, found, first_frame=start, half_width=how.image_half_width_px)
+        files[images.name] = write_bundle(images, {"patch": unit})
+    return TileResult(files=files, record={"detections": len(table["frame"])})
+
+
+def _images(
+    magnitude: NDArray[np.float32], found: Table, *, first_frame: int, half_width: int
+) -> NDArray[np.float32]:
+    """Return the images of bubbles, centred on them, of norm 1: what pairing compares."""
+    position_px = np.stack([found[axis] for axis in axis_names(magnitude.ndim - 1)], axis=1)
+    frame = found["frame"] - first_frame
+    return unit_patches(centred_patches(magnitude, frame, position_px, half_width=half_width))

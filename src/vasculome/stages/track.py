@@ -9,20 +9,25 @@ import numpy as np
 
 from vasculome.compute.blocks import TileResult, scan_blocks
 from vasculome.compute.memory import MemoryBound
-from vasculome.config import RunConfig, TrackConfig
+from vasculome.config import KalmanConfig, RunConfig, TrackConfig
 from vasculome.errors import UserError
 from vasculome.geometry import Tile, TileGrid
+from vasculome.stages.clutter_filter import frame_blocks
 from vasculome.stages.ingest_iq import IQ, open_raw
 from vasculome.stages.job import Job, Outcome, content_of
-from vasculome.stages.localize import DETECTIONS, frame_blocks
+from vasculome.stages.localize import DETECTIONS, IMAGES_SUFFIX, image_bytes
 from vasculome.storage.arrays import open_array
+from vasculome.storage.bundles import read_bundle
 from vasculome.storage.tables import iter_parts, part_path, read_table, write_table
-from vasculome.ultrasound.smooth import add_velocities, smooth
+from vasculome.ultrasound.fusion import FusionWeights
+from vasculome.ultrasound.kalman import ConstantVelocity
+from vasculome.ultrasound.smooth import add_velocities, smooth, smooth_plainly
 from vasculome.ultrasound.track import LinkRule, State, advance, finish, start
 
 TRACKS = "tracks"
 SPEED_BIN_MM_S = 0.1
 _DETECTION_BYTES = 500
+_SMOOTHERS = {"local_line": smooth, "gaussian": smooth_plainly}
 
 
 def settings(config: RunConfig) -> tuple[TrackConfig]:
@@ -32,9 +37,12 @@ def settings(config: RunConfig) -> tuple[TrackConfig]:
 
 def bound(job: Job) -> MemoryBound:
     """Return the memory bound: the detections of a block, as tables and as open tracks."""
-    (frames,) = frame_blocks(open_raw(job).shape[0], job.config.ultrasound.clutter).core_shape
-    detections = frames * job.config.ultrasound.localize.max_per_frame
-    return MemoryBound(2 * detections * _DETECTION_BYTES, 1)
+    shape = open_raw(job).shape
+    chosen = job.config.ultrasound
+    (frames,) = frame_blocks(shape[0], chosen.clutter).core_shape
+    detections = frames * chosen.localize.max_per_frame
+    images = image_bytes(chosen.localize, n_dims=len(shape) - 1) if _compares(chosen.track) else 0
+    return MemoryBound(2 * detections * (_DETECTION_BYTES + 2 * images), 1)
 
 
 def run(job: Job) -> Outcome:
@@ -47,7 +55,12 @@ def run(job: Job) -> Outcome:
         max_speed_mm_s=chosen.max_speed_mm_s,
         max_gap_frames=chosen.max_gap_frames,
         min_length=chosen.min_length_frames,
+        weights=FusionWeights(**chosen.weights.model_dump()),
+        motion=_motion(chosen.kalman),
     )
+    reach = job.config.ultrasound.localize.image_half_width_px
+    n_dims = len(iq.shape) - 1
+    patch_size = (2 * (reach or 0) + 1) ** n_dims if _compares(chosen) else 0
     folder = job.folder / TRACKS
     _, results = scan_blocks(
         functools.partial(
@@ -56,16 +69,25 @@ def run(job: Job) -> Outcome:
             folder=folder,
             grid=grid,
             rule=rule,
-            sigma_frames=chosen.smooth_sigma_frames,
+            chosen=chosen,
         ),
         grid,
         total=len(grid),
-        initial_state=start(len(iq.shape) - 1),
+        initial_state=start(n_dims, patch_size=patch_size),
         store=folder,
         digest=job.digest(),
         label="track",
     )
     return Outcome(content_of(results.values()), _summary(job, folder), (TRACKS,))
+
+
+def _compares(chosen: TrackConfig) -> bool:
+    """Tell whether links weigh what bubbles look like."""
+    return chosen.weights.correlation > 0
+
+
+def _motion(kalman: KalmanConfig | None) -> ConstantVelocity | None:
+    return None if kalman is None else ConstantVelocity(**kalman.model_dump())
 
 
 def _link(
@@ -76,19 +98,21 @@ def _link(
     folder: Path,
     grid: TileGrid,
     rule: LinkRule,
-    sigma_frames: float,
+    chosen: TrackConfig,
 ) -> tuple[State, TileResult]:
     """Carry the tracks through one block of frames, and write those that ended."""
     number = tile.index[0]
     (stop,) = tile.core.stop
-    found = read_table(part_path(detections, number))
+    part = part_path(detections, number)
+    found = read_table(part)
+    if _compares(chosen):
+        found |= read_bundle(part.with_suffix(IMAGES_SUFFIX))
     state, ended = advance(state, found, stop_frame=stop, rule=rule)
     if number == len(grid) - 1:
         last = finish(state, rule=rule)
         ended = {name: np.concatenate([ended[name], last[name]]) for name in ended}
-    tracks = add_velocities(
-        smooth(ended, sigma_frames=sigma_frames), frame_rate_hz=rule.frame_rate_hz
-    )
+    smoothed = _SMOOTHERS[chosen.smoothing](ended, sigma_frames=chosen.smooth_sigma_frames)
+    tracks = add_velocities(smoothed, frame_rate_hz=rule.frame_rate_hz)
     path = part_path(folder, number)
     return state, TileResult({path.name: write_table(path, tracks)})
 

@@ -1,4 +1,4 @@
-"""Tracks → super-resolved maps of density, speed, velocity and direction, and power Doppler."""
+"""Tracks → super-resolved maps of density, speed, its error, velocity and direction; Doppler."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vasculome.stages.job import Job, Outcome
 from vasculome.stages.localize import DETECTIONS, POWER_SUFFIX
 from vasculome.stages.track import TRACKS
 from vasculome.stages.volume import MAPS, build_image, build_maps
-from vasculome.storage.arrays import open_array
+from vasculome.storage.arrays import ShardedArray, open_array
 from vasculome.storage.bundles import read_bundle
 from vasculome.storage.omezarr import Image, ImageSpec
 from vasculome.storage.tables import iter_parts
@@ -42,37 +42,21 @@ def bound(job: Job) -> MemoryBound:
     """Return the memory bound: sums and maps of a tile, and one part of the tracks."""
     ndim = len(job.sample.spacing_um)
     voxels = math.prod(_SHARD[ndim])
-    return MemoryBound(int(voxels * (2 + ndim) * (8 + 8 + 4) + _PART_BYTES), job.workers)
+    sums, drawn = 3 + ndim, 4 + ndim
+    return MemoryBound(int(voxels * (8 * sums + 8 * 3 + 4 * drawn) + _PART_BYTES), job.workers)
 
 
 def run(job: Job) -> Outcome:
     """Write the maps of tracks, and ``power_doppler`` on the pixels of the IQ."""
     iq = open_array(job.folder / IQ)
-    meta = iq.attributes
-    axes = _AXES[len(iq.shape) - 1]
-    pixel_um = meta["wavelength_um"] / job.config.ultrasound.maps.pixels_per_wavelength
-    spacing_um, origin_um = meta["spacing_um"], meta["origin_um"]
-    # The map begins where the first pixel of the IQ begins, and covers the last one.
-    corner = [o - s / 2 + pixel_um / 2 for o, s in zip(origin_um, spacing_um, strict=True)]
-    extent = zip(iq.shape[1:], spacing_um, strict=True)
-    spec = ImageSpec(
-        # Rounded first: 102 * 49.28 / 9.856 comes out above 510, which would add an empty pixel.
-        shape=tuple(math.ceil(round(n * s / pixel_um, 6)) for n, s in extent),
-        dtype="float32",
-        axes=axes,
-        spacing_um=(pixel_um,) * len(axes),
-        origin_um=tuple(corner),
-        chunk=_CHUNK[len(axes)],
-        shard=_SHARD[len(axes)],
-        reduce="nearest",
-        name=job.sample.sample,
-    )
+    spec = map_spec(job, iq)
+    axes = spec.axes
     specs = {name: _named(spec, name, unit) for name, (_, unit) in _maps_of(axes).items()}
     frame = dataclasses.replace(
         _named(spec, "power_doppler", "counts²"),
         shape=iq.shape[1:],
-        spacing_um=tuple(spacing_um),
-        origin_um=tuple(origin_um),
+        spacing_um=tuple(iq.attributes["spacing_um"]),
+        origin_um=tuple(iq.attributes["origin_um"]),
         shard=iq.shape[1:],
         reduce="mean",
     )
@@ -97,10 +81,33 @@ def run(job: Job) -> Outcome:
         digest_of([built.content, power.content]),
         {
             "map_shape": list(spec.shape),
-            "pixel_um": round(pixel_um, 4),
+            "pixel_um": round(spec.spacing_um[0], 4),
             "saturation_percent": round(100 * crossed / math.prod(spec.shape), 3),
         },
         (*built.stores, *power.stores),
+    )
+
+
+def map_spec(job: Job, iq: ShardedArray) -> ImageSpec:
+    """Return the grid of the maps: it covers all pixels of the IQ."""
+    meta = iq.attributes
+    axes = _AXES[len(iq.shape) - 1]
+    pixel_um = meta["wavelength_um"] / job.config.ultrasound.maps.pixels_per_wavelength
+    spacing_um, origin_um = meta["spacing_um"], meta["origin_um"]
+    # The map begins where the first pixel of the IQ begins, and covers the last one.
+    corner = [o - s / 2 + pixel_um / 2 for o, s in zip(origin_um, spacing_um, strict=True)]
+    extent = zip(iq.shape[1:], spacing_um, strict=True)
+    return ImageSpec(
+        # Rounded first: 102 * 49.28 / 9.856 comes out above 510, which would add an empty pixel.
+        shape=tuple(math.ceil(round(n * s / pixel_um, 6)) for n, s in extent),
+        dtype="float32",
+        axes=axes,
+        spacing_um=(pixel_um,) * len(axes),
+        origin_um=tuple(corner),
+        chunk=_CHUNK[len(axes)],
+        shard=_SHARD[len(axes)],
+        reduce="nearest",
+        name=job.sample.sample,
     )
 
 
@@ -109,7 +116,13 @@ def _maps_of(axes: tuple[str, ...]) -> dict[str, tuple[str, str]]:
     flow = {f"velocity_{axis}": (f"v{axis}_mm_s", "mm/s") for axis in axes}
     # A direction is one angle in 2-D only; in 3-D the components tell it.
     angle = {"direction": ("direction_rad", "rad")} if len(axes) == 2 else {}
-    return {"density": ("density", "tracks"), "speed": ("speed_mm_s", "mm/s"), **flow, **angle}
+    return {
+        "density": ("density", "tracks"),
+        "speed": ("speed_mm_s", "mm/s"),
+        "speed_error": ("speed_error_mm_s", "mm/s"),
+        **flow,
+        **angle,
+    }
 
 
 def _named(spec: ImageSpec, name: str, unit: str) -> ImageSpec:

@@ -67,7 +67,7 @@ def demodulate(
         sampling_frequency_hz=sampling_frequency_hz, center_frequency_hz=center_frequency_hz
     )
     kept_hz = sampling_frequency_hz / decimation
-    if not 0 < bandwidth_hz <= room_hz or (1 + _STOPBAND_EDGE) * bandwidth_hz / 2 > kept_hz:
+    if not 0 < bandwidth_hz <= room_hz or kept_hz < least_sampling_frequency_hz(bandwidth_hz):
         raise ValueError(
             f"a band of {bandwidth_hz:g} Hz does not fit {room_hz:g} Hz between image and band, "
             f"or a sampling frequency of {kept_hz:g} Hz after decimation"
@@ -97,6 +97,11 @@ def free_bandwidth_hz(*, sampling_frequency_hz: float, center_frequency_hz: floa
     """
     turns = 2 * center_frequency_hz / sampling_frequency_hz
     return abs(turns - round(turns)) * sampling_frequency_hz
+
+
+def least_sampling_frequency_hz(bandwidth_hz: float) -> float:
+    """Return the sampling frequency at which decimation folds nothing back into the band."""
+    return (1 + _STOPBAND_EDGE) * bandwidth_hz / 2
 
 
 def _low_pass(relative_bandwidth: float) -> NDArray[np.float64]:

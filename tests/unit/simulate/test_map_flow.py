@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from vasculome.simulate.map_flow import flow_field, flow_on_map
+from vasculome.simulate.flow_field import flow_field
+from vasculome.simulate.map_flow import flow_on_map
 
 PIXEL_UM = 5.0
 
