@@ -57,7 +57,8 @@ class Scanner:
         origin_um: Sequence[float] | None = None,
     ) -> None:
         self._shape = tuple(shape)
-        self._grid = {"spacing_um": spacing_um, "origin_um": origin_um}
+        self._spacing_um = spacing_um
+        self._origin_um = origin_um
         self._psf = psf
         self._seed = seed
         self._clutter = np.float32(10 ** (clutter_db / 20))
@@ -65,7 +66,8 @@ class Scanner:
         self._noise_sigma_px = noise_sigma_px
         self._tissue = Tissue(
             shape,
-            **self._grid,
+            spacing_um=spacing_um,
+            origin_um=origin_um,
             psf=psf,
             frame_rate_hz=frame_rate_hz,
             motion=motion or TissueMotion(),
@@ -88,14 +90,22 @@ class Scanner:
 
         def fill(begin: int) -> None:
             part = iq[begin : begin + _CHUNK_FRAMES]
-            for i, image in enumerate(part, start=first + begin):
+            for i in range(len(part)):
+                frame = first + begin + i
                 if self._clutter > 0:
-                    image += self._clutter * self._tissue.frame(i)
+                    part[i] += self._clutter * self._tissue.frame(frame)
                 if self._noise > 0:
-                    image += self._noise * complex_noise(
-                        self._shape, seed=self._seed, frame=i, sigma_px=self._noise_sigma_px
+                    part[i] += self._noise * complex_noise(
+                        self._shape, seed=self._seed, frame=frame, sigma_px=self._noise_sigma_px
                     )
-            add_echoes(part, bubbles, first_frame=first + begin, psf=self._psf, **self._grid)
+            add_echoes(
+                part,
+                bubbles,
+                first_frame=first + begin,
+                spacing_um=self._spacing_um,
+                origin_um=self._origin_um,
+                psf=self._psf,
+            )
 
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(fill, range(0, len(iq), _CHUNK_FRAMES)))

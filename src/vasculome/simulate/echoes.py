@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from vasculome.simulate.bubbles import BubbleTable
 
 _REACH = 3.0  # standard deviations beyond which an echo is below 1.2 % and left out
-_LOBE_AT, _LOBE_WIDTH = 2.8, 0.5  # standard deviations of the main lobe: place and width of a sinc's
+_LOBE_AT, _LOBE_WIDTH = 2.8, 0.5  # standard deviations of the main lobe, for a sinc
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,8 @@ class Tissue:
 
     Two speckle patterns S1, S2 (white noise filtered by the point spread function) turn into each
     other, and displacement u along z turns their phase:
-    (S1 cos θ(t) + S2 sin θ(t)) · exp(−ik u(z, t)) with the carrier k of the pulse (4π/λ), as sub-wavelength motion does. The frames
-    have low rank in time.
+    (S1 cos θ(t) + S2 sin θ(t)) · exp(−ik u(z, t)) with the pulse's carrier k, about 4π/λ, as
+    sub-wavelength motion does. The frames have low rank in time.
     """
 
     def __init__(

@@ -127,7 +127,8 @@ def _in_blocks(
     segments: Iterator[BubbleTable], *, n_frames: int, block_frames: int
 ) -> Iterator[BubbleTable]:
     """Cut tables of ``SEGMENT_FRAMES`` frames each anew."""
-    ready, n_ready = [next(segments)], SEGMENT_FRAMES
+    ready: list[BubbleTable] = []
+    n_ready = 0
     for first in range(0, n_frames, block_frames):
         stop = min(first + block_frames, n_frames)
         while n_ready < stop:

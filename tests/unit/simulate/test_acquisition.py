@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vasculome.simulate.acquisition import make_iq
+from vasculome.simulate.acquisition import Scanner, make_iq
 from vasculome.simulate.bubbles import BubbleTable
 from vasculome.simulate.echoes import PointSpread, add_echoes
 from vasculome.simulate.phantoms import ultrasound_phantom
@@ -95,6 +95,38 @@ def test_block_size_changes_no_byte() -> None:
     assert whole.shape == (50, 32, 40)
     assert whole.dtype == np.complex64
     assert np.array_equal(make(7, bubbles), whole)
+
+
+def scanner(seed: int = 7, **levels: float) -> Scanner:
+    return Scanner(
+        shape=(32, 40),
+        spacing_um=(49.28, 49.28),
+        frame_rate_hz=1000.0,
+        psf=PSF,
+        seed=seed,
+        **levels,
+    )
+
+
+def test_any_frames_can_be_asked_for_and_threads_change_no_byte() -> None:
+    bubbles = table(np.random.default_rng(0).uniform(0, 1500, (50, 2)))
+    whole = make(50, bubbles)
+    assert np.array_equal(scanner().frames(bubbles, 0, 50, threads=3), whole)
+    assert np.array_equal(scanner().frames(bubbles, 31, 44), whole[31:44])
+    other = scanner(seed=8).frames(bubbles, 0, 50)
+    assert not np.any(other == whole)
+
+
+@pytest.mark.parametrize("sigma_px", [0.0, 1.5])
+def test_a_bubble_stands_above_noise_by_the_decibels_asked(sigma_px: float) -> None:
+    position = np.tile([[16 * 49.28, 20 * 49.28]], (200, 1))
+    frames = scanner(clutter_db=-np.inf, noise_db=-14.0, noise_sigma_px=sigma_px).frames(
+        table(position), 0, 200
+    )
+    far = frames[:, :6, :6]
+    peak = np.abs(frames[:, 16, 20].mean()) / 1.5  # the table's amplitude
+    snr_db = 20 * np.log10(peak / np.sqrt(np.mean(np.abs(far) ** 2)))
+    assert snr_db == pytest.approx(14.0, abs=0.4)
 
 
 def test_levels_are_as_asked() -> None:
