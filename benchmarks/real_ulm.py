@@ -136,7 +136,7 @@ def reconstruct(
         wavelength_um=WAVELENGTH_UM,
         pose_mm=(IQ_ORIGIN_UM / 1000, IQ_ORIGIN_UM / 1000),
     )
-    for stage in stages_of("ultrasound"):
+    for stage in stages_of(sample):
         execute(Job(stage, config, sample))
     return results / sample.sample
 

@@ -87,6 +87,17 @@ def test_neighbours_touch_and_touching_is_mutual(grid, data):
     assert all(tile.index in set(grid.neighbours(index)) for index in near)
 
 
+@given(grids(), st.data())
+def test_touching_are_the_tiles_that_share_a_voxel_with_the_box(grid, data):
+    ends = [
+        sorted((data.draw(st.integers(a - 5, b + 5)), data.draw(st.integers(a - 5, b + 5))))
+        for a, b in zip(grid.domain.start, grid.domain.stop, strict=True)
+    ]
+    box = Box(tuple(a for a, _ in ends), tuple(b for _, b in ends))
+    shared = [tile.index for tile in grid if tile.core.intersect(box)]
+    assert list(grid.touching(box)) == shared
+
+
 def test_box_arithmetic():
     a, b = Box((0, 0), (4, 6)), Box((2, 5), (9, 9))
     assert a.intersect(b) == Box((2, 5), (4, 6))

@@ -103,47 +103,47 @@ CONFIGS = {
 }
 THROUGH_SNAKEMAKE = ("unknown key inside", "results is in a file")
 
-# Rows that follow the two of the finished project.
+# Rows that follow the three of the finished project.
 ROWS = {
-    "duplicate sample": ({**BRAIN}, "line 4", "sample 'brain' is listed twice", "its own name"),
-    "unknown modality": ({**BRAIN, "modality": "mri"}, "line 4", "modality", "'mri'"),
-    "unknown format": ({**BRAIN, "format": "czi"}, "line 4", "format", "'czi'"),
+    "duplicate sample": ({**BRAIN}, "line 5", "sample 'brain' is listed twice", "its own name"),
+    "unknown modality": ({**BRAIN, "modality": "mri"}, "line 5", "modality", "'mri'"),
+    "unknown format": ({**BRAIN, "format": "czi"}, "line 5", "format", "'czi'"),
     "format of the other modality": (
         {**BRAIN, "format": "iq"},
-        "line 4",
+        "line 5",
         "format iq does not belong to modality microscopy",
     ),
     "unknown column": ({**BRAIN, "voxels": "2"}, "samples.tsv", "unknown column 'voxels'"),
-    "unit in a cell": ({**BRAIN, "spacing_um": "4um,2um,2um"}, "line 4", "spacing_um", "'4um'"),
+    "unit in a cell": ({**BRAIN, "spacing_um": "4um,2um,2um"}, "line 5", "spacing_um", "'4um'"),
     "two spacings for a volume": (
         {**BRAIN, "spacing_um": "4,2"},
-        "line 4",
+        "line 5",
         "spacing_um needs 3 numbers",
     ),
-    "negative spacing": ({**BRAIN, "spacing_um": "4,-2,2"}, "line 4", "spacing_um", "'-2'"),
+    "negative spacing": ({**BRAIN, "spacing_um": "4,-2,2"}, "line 5", "spacing_um", "'-2'"),
     "name that leaves the folder": (
         {**BRAIN, "sample": "../brain"},
-        "line 4",
+        "line 5",
         "sample",
         "'../brain'",
     ),
-    "no path": ({**BRAIN, "sample": "new", "path": ""}, "line 4", "path: is missing"),
-    "no axes": ({**MOUSE, "sample": "new", "axes": ""}, "line 4", "axes must name each of t, x, z"),
-    "axes named twice": ({**MOUSE, "sample": "new", "axes": "tzz"}, "line 4", "got 'tzz'"),
+    "no path": ({**BRAIN, "sample": "new", "path": ""}, "line 5", "path: is missing"),
+    "no axes": ({**MOUSE, "sample": "new", "axes": ""}, "line 5", "axes must name each of t, x, z"),
+    "axes named twice": ({**MOUSE, "sample": "new", "axes": "tzz"}, "line 5", "got 'tzz'"),
     "frame rate of a volume": (
         {**BRAIN, "sample": "new", "frame_rate_hz": "1000"},
-        "line 4",
+        "line 5",
         "frame_rate_hz is for ultrasound samples",
     ),
     "frame rate is no number": (
         {**MOUSE, "sample": "new", "frame_rate_hz": "1 kHz"},
-        "line 4",
+        "line 5",
         "frame_rate_hz",
         "'1 kHz'",
     ),
     "pose of too few numbers": (
         {**BRAIN, "sample": "new", "pose_mm": "1,2"},
-        "line 4",
+        "line 5",
         "pose_mm needs as many numbers as spacing_um",
     ),
 }

@@ -162,7 +162,11 @@ def test_changed_maps_are_made_anew_and_nothing_else(spare, finished):
     after = spare.shards("brain") | spare.shards("mouse")
     changed = {path for path in before | after if before.get(path) != after.get(path)}
     assert changed and all("results/brain/maps/" in str(path) for path in changed)
-    own = "brain/maps/", "brain/manifests/vessel_maps.json"
+    own = tuple(
+        f"{sample}/{name}"
+        for sample in ("brain", "mosaic")
+        for name in ("maps/", "manifests/vessel_maps.json")
+    )
     kept = {k: v for k, v in spare.results().items() if not k.startswith(own)}
     assert kept == {k: v for k, v in finished.results().items() if not k.startswith(own)}
 

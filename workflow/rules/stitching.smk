@@ -25,6 +25,7 @@ rule place:
     """Find the position of every tile from the offsets of pairs."""
     input:
         offsets=rules.register.output.manifest,
+        raw=raw,
     output:
         manifest=f"{RESULTS}/{{sample}}/manifests/place.json",
     log:

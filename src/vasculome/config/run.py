@@ -64,7 +64,8 @@ class PairsConfig(Settings):
     """Offsets of overlapping tiles, pair by pair."""
 
     search_um: ZyxUm = Field(
-        (40.0, 60.0, 60.0), description="Largest error of the stage along z, y, x."
+        (40.0, 60.0, 60.0),
+        description="Largest error of the offset of two neighbours, along z, y, x.",
     )
     min_ncc: Fraction = Field(
         0.3, description="Correlation of two tiles' fine structure below which a pair is refused."
@@ -154,7 +155,7 @@ class MicroscopyConfig(Settings):
     """The microscopy chain, from TIFFs to vessel maps."""
 
     slab_mb: PositiveInt = Field(
-        512, description="Raw data read at once while ingesting, a worker (at least one shard)."
+        256, description="Part of the volume that a worker writes at once (at least one shard)."
     )
     stitch: StitchConfig = StitchConfig()
     normalize: NormalizeConfig = NormalizeConfig()

@@ -190,7 +190,8 @@ def _pieces(mosaic: _Mosaic, grid: TileGrid) -> Iterator[_Piece]:
     for slab in grid:
         some = touching.get(slab.index, [])
         yield _Piece(
-            slab.id,
+            # By its voxels, not by its place in the grid: slabs may be of another size next time.
+            f"{slab.core.start}-{slab.core.stop}",
             slab.core,
             tuple(LazyTile(mosaic.tiles.volumes[k]) for k in some),
             tuple(tuple(mosaic.starts[k].tolist()) for k in some),
@@ -200,16 +201,21 @@ def _pieces(mosaic: _Mosaic, grid: TileGrid) -> Iterator[_Piece]:
 
 
 def _fuse(image: Image, piece: _Piece, *, shading: tuple[Path, str] | None) -> TileResult:
-    """Read one slab from the raw files and write its shards."""
-    slab = fuse(
-        piece.tiles,
-        piece.starts,
-        piece.core,
-        dtype=np.dtype(image.spec.dtype),
-        shading=_shading(*shading) if shading else None,
-        gains=piece.gains,
-        missing_planes=piece.lost_planes,
-    )
+    """Read one slab from the raw files and write its shards.
+
+    Some planes at a time are fused: what is read of the tiles is gone when the next are.
+    """
+    slab = np.empty(piece.core.shape, image.spec.dtype)
+    for planes in TileGrid(piece.core, (image.spec.chunk[0], *piece.core.shape[1:]), (0, 0, 0)):
+        slab[planes.core.relative_to(piece.core).slices] = fuse(
+            piece.tiles,
+            piece.starts,
+            planes.core,
+            dtype=slab.dtype,
+            shading=_shading(*shading) if shading else None,
+            gains=piece.gains,
+            missing_planes=piece.lost_planes,
+        )
     record = {"min": float(slab.min()), "max": float(slab.max())}
     return TileResult(files=image.write(piece.core, slab), record=record)
 
@@ -222,7 +228,7 @@ def _shading(path: Path, _content: str) -> Shading:
 
 
 def _most_read(job: Job, tiles: TileSet, grid: TileGrid) -> int:
-    """Return how many voxels of tiles are read for a slab at most."""
+    """Return how many voxels of tiles are read at once for a slab at most."""
     margin = search_px(job) if len(tiles.names) > 1 else (0, 0, 0)
     starts = np.floor(nominal_starts(tiles, job.sample.spacing_um)).astype(int)
     voxels = np.zeros(grid.counts, np.int64)
@@ -236,7 +242,9 @@ def _most_read(job: Job, tiles: TileSet, grid: TileGrid) -> int:
             touched.append(slice(index[0], index[-1] + 1))
             lengths.append(np.minimum(b, (index + 1) * size) - np.maximum(a, index * size))
         voxels[tuple(touched)] += np.einsum("i,j,k->ijk", *lengths)
-    return int(voxels.max())
+    # One plane more is read to interpolate between planes.
+    share = min(1.0, (job.config.storage.chunk_zyx[0] + 1) / grid.core_shape[0])
+    return math.ceil(voxels.max() * share)
 
 
 def slabs(job: Job, shape: tuple[int, ...], dtype: np.dtype) -> TileGrid:

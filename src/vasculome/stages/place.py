@@ -20,6 +20,7 @@ from vasculome.stages.raw_tiles import (
     LazyTile,
     mapped_tiles,
     nominal_starts,
+    raw_fingerprint_of,
     registered_tiles,
     shapes_of,
 )
@@ -46,6 +47,11 @@ _BYTES_A_PAIR = 5_000
 def settings(config: RunConfig) -> tuple[PairsConfig, PositionsConfig]:
     """Return the settings that the output depends on."""
     return config.microscopy.stitch.pairs, config.microscopy.stitch.positions
+
+
+def raw_fingerprint(job: Job) -> str:
+    """Return the identity of the raw files: where the stage was, and which planes are missing."""
+    return " ".join(raw_fingerprint_of(job, t) for t in (registered_tiles(job), mapped_tiles(job)))
 
 
 def bound(job: Job) -> MemoryBound:
@@ -96,7 +102,12 @@ def _place(job: Job, folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
     )
     # Whole voxels are copied, not interpolated: the stage knows no fractions.
     starts = placement.starts if by_pairs else np.rint(nominal)
-    state = np.where(dark, "dark", np.where(placement.parts > 0, "stage", "placed"))
+    # A part of dark tiles may be as large as any, and does not count.
+    largest = int(np.argmax(np.bincount(placement.parts, weights=~dark)))
+    parts = np.where(
+        placement.parts == largest, 0, np.where(placement.parts == 0, largest, placement.parts)
+    )
+    state = np.where(dark, "dark", np.where(parts > 0, "stage", "placed"))
     if not by_pairs:
         state[:] = "stage"
     strays = [tiles.names[k] for k in np.flatnonzero(state == "stage")] if by_pairs else []
@@ -115,7 +126,7 @@ def _place(job: Job, folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
                 **vector_columns("nominal", nominal),
                 **vector_columns("start", starts),
                 **vector_columns("shape", shapes_of(tiles)),
-                "part": placement.parts.astype(np.int32),
+                "part": parts.astype(np.int32),
                 "state": state,
                 "stage_outlier": np.isin(np.arange(len(nominal)), placement.stage_outliers),
                 "missing_planes": _missing(mapped_tiles(job)),

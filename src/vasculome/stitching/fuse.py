@@ -33,17 +33,6 @@ def covered(start: Sequence[float], shape: Sequence[int]) -> Box:
     )
 
 
-def overlapping(
-    starts: Sequence[Sequence[float]], shapes: Sequence[Sequence[int]], box: Box
-) -> list[int]:
-    """Return which tiles (at ``starts``, in voxels, of ``shapes``) touch ``box``, in order."""
-    return [
-        i
-        for i, (start, shape) in enumerate(zip(starts, shapes, strict=True))
-        if covered(start, shape).intersect(box)
-    ]
-
-
 def tile_weights(
     shape: Sequence[int], fraction: Sequence[float] | None = None
 ) -> tuple[NDArray[np.float32], ...]:

@@ -84,9 +84,12 @@ def estimate_shading(
     if not fields and not overlaps:
         raise ValueError("shading needs at least one field or one overlap")
     coefficients, level = _fit(fields, overlaps, shape_yx, degree, dark)
-    y, x = (np.arange(n, dtype=float) for n in shape_yx)
-    grid = np.stack(np.meshgrid(y, x, indexing="ij"), -1).reshape(-1, 2)
-    flat = np.exp(_basis(grid, shape_yx, degree) @ coefficients).reshape(*shape_yx)
+    in_y, in_x = (legvander(np.linspace(-1, 1, n), degree) for n in shape_yx)
+    # Row by column: a plane for each of its terms would take a gigabyte of a large camera.
+    square = np.zeros((degree + 1, degree + 1))
+    for (p, q), coefficient in zip(_terms(degree), coefficients, strict=True):
+        square[p, q] = coefficient
+    flat = np.exp(in_y @ square @ in_x.T)
     return Shading((flat / flat.mean()).astype(np.float32), level)
 
 
@@ -144,8 +147,12 @@ def _basis(at: Floats, shape_yx: Sequence[int], degree: int) -> Floats:
     """Return Legendre polynomials up to ``degree``, but for the constant, at places (n, 2)."""
     y, x = (2 * at[:, k] / max(n - 1, 1) - 1 for k, n in enumerate(shape_yx))
     in_y, in_x = legvander(y, degree), legvander(x, degree)
-    terms = [(p, q) for p in range(degree + 1) for q in range(degree + 1 - p) if p + q]
-    return np.stack([in_y[:, p] * in_x[:, q] for p, q in terms], 1)
+    return np.stack([in_y[:, p] * in_x[:, q] for p, q in _terms(degree)], 1)
+
+
+def _terms(degree: int) -> list[tuple[int, int]]:
+    """Return the orders in y and x of each term of the polynomial, but for the constant."""
+    return [(p, q) for p in range(degree + 1) for q in range(degree + 1 - p) if p + q]
 
 
 def _fit(

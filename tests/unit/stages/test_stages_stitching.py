@@ -1,6 +1,7 @@
 """From raw tiles to one volume, on a mosaic with everything that goes wrong at night."""
 
 import csv
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -182,7 +183,9 @@ def test_slabs_do_not_show(night, tmp_path):
     config = job.config.model_copy(update={"microscopy": microscopy})
     image = job.folder / "image.ome.zarr"
     before = {p: p.read_bytes() for p in image.rglob("*") if p.is_file()}
+    written = {p: p.stat().st_mtime_ns for p in image.rglob("c/*/*/*")}
     execute(Job("ingest_image", config, job.sample))
+    assert any(p.stat().st_mtime_ns != stamp for p, stamp in written.items())
     assert {p: p.read_bytes() for p in image.rglob("*") if p.is_file()} == before
 
 
@@ -214,13 +217,47 @@ def test_tiles_that_nothing_joins_need_leave(tmp_path):
     )
 
 
-def test_a_tile_of_zeros_is_left_out(tmp_path):
-    phantom = mosaic_phantom(3, counts=(1, 3), tile_shape=SHAPE, overlap=(0, 40))
-    phantom.tiles[2][:] = 0
+@pytest.mark.parametrize("dark", [0, 1])
+def test_a_tile_of_zeros_is_left_out(tmp_path, dark):
+    phantom = mosaic_phantom(3, counts=(1, 2), tile_shape=SHAPE, overlap=(0, 40))
+    phantom.tiles[dark][:] = 0
     _write(tmp_path / "raw", phantom, phantom.nominal_starts)
     outcomes = _run(_job(tmp_path))
-    assert outcomes["place"].summary["dark_tiles"] == [_name(2)]
-    assert outcomes["ingest_image"].summary["tiles_fused"] == 2
+    assert outcomes["place"].summary["dark_tiles"] == [_name(dark)]
+    assert outcomes["ingest_image"].summary["tiles_fused"] == 1
+
+
+def test_another_slab_redoes_what_it_holds(tmp_path):
+    _two(tmp_path)
+    job = replace(_job(tmp_path), stage="ingest_image")
+    span = _run(job)["ingest_image"].summary["intensity_span"]
+    image = job.folder / "image.ome.zarr"
+    before = {p: p.read_bytes() for p in image.rglob("c/*/*/*") if p.is_file()}
+    # As if killed after the first slab.
+    ledger = image.with_name("image.ome.zarr.ledger.jsonl")
+    head, first, *_ = ledger.read_bytes().splitlines(keepends=True)
+    ledger.write_bytes(head + first)
+    for path in sorted(before)[2:]:
+        path.unlink()
+    microscopy = job.config.microscopy.model_copy(update={"slab_mb": 512})
+    job = replace(job, config=job.config.model_copy(update={"microscopy": microscopy}))
+    assert execute(job).summary["intensity_span"] == span
+    assert {p: p.read_bytes() for p in image.rglob("c/*/*/*") if p.is_file()} == before
+
+
+def test_corrected_stage_positions_are_used(tmp_path):
+    _two(tmp_path)
+    job = _job(tmp_path, positions={"source": "stage"})
+    _run(job, "place")
+    table = tmp_path / "raw/tiles.tsv"
+    head, first, second = table.read_text().splitlines()
+    name, z, y, x = second.split("\t")
+    table.write_text("\n".join([head, first, "\t".join([name, z, y, str(float(x) + 20)])]) + "\n")
+    os.utime(tmp_path / "raw")
+    before = vectors(read_table(job.folder / "placement/tiles.parquet"), "start")
+    _run(job, "place")
+    after = vectors(read_table(job.folder / "placement/tiles.parquet"), "start")
+    assert (after - before)[1].tolist() == [0, 0, 10]
 
 
 def test_the_stage_is_believed_when_told_so(tmp_path):

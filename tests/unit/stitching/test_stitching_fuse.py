@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
 from vasculome.geometry import Box, TileGrid
-from vasculome.stitching.fuse import covered, fuse, overlapping, tile_weights
+from vasculome.stitching.fuse import covered, fuse, tile_weights
 from vasculome.stitching.illumination import Shading, correct
 
 
@@ -190,13 +190,6 @@ def test_only_what_is_fused_is_read_and_once():
     assert tiles[0].read == [((2, 5), (10, 20), (30, 45))]
     assert tiles[1].read == [((2, 5), (9, 20), (0, 5))]
     assert tiles[2].read == []
-
-
-def test_overlapping_selects_tiles_in_order():
-    starts, shapes = [(0, 0, 0), (0, 0, 8), (0, 8, 0), (0, -5, -5)], [(1, 10, 10)] * 4
-    assert overlapping(starts, shapes, Box((0, 9, 1), (1, 12, 3))) == [0, 2]
-    assert overlapping(starts, shapes, Box((0, 18, 0), (1, 20, 5))) == []
-    assert overlapping([(0, 0.5, 0)], shapes[:1], Box((0, 0, 0), (1, 1, 9))) == []
 
 
 def test_no_tile_needs_a_dtype_and_types_must_match():
