@@ -29,6 +29,7 @@ STORES = {
     "localize": ["detections"],
     "track": ["tracks"],
     "ulm_maps": ["maps", "maps/speed.ome.zarr"],
+    "ulm_quality": ["quality"],
 }
 
 

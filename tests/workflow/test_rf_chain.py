@@ -38,6 +38,8 @@ RAT = {
 ULTRASOUND = {
     "beamform": {"f_number": 1.0},
     "clutter": {"block_frames": 60, "keep_from": 2},
+    # Side lobes of so few elements stand far above the noise, but below the bubbles.
+    "localize": {"max_per_frame": 3},
     "track": {"min_length_frames": 5, "max_speed_mm_s": 120.0},
 }
 SPEED_UM_S, CENTER_HZ, SAMPLING_HZ = 1540e6, 5e6, 20e6
@@ -122,8 +124,8 @@ def test_rf_goes_all_the_way(project, rf):
     assert scores.rmse < 0.1
     tracks = read_parts(folder / "tracks")
     speed = np.hypot(tracks["vz_mm_s"], tracks["vx_mm_s"])
-    # 21.5, 20.5 and 15.6 µm a frame.
-    assert 15 < np.percentile(speed, 10) < np.percentile(speed, 80) < 22
+    # 21.5, 20.5 and 15.6 µm a frame, less where they turn back.
+    assert 15 < np.percentile(speed, 25) < np.percentile(speed, 80) < 22
     assert {"density.png", "resolution.png", "clutter.png"} <= {
         path.name for path in (folder / "figures").iterdir()
     }
@@ -157,8 +159,8 @@ def test_memory_stays_under_the_bound_whatever_the_acquisition(project, rf):
     project.write_config({"ultrasound": ULTRASOUND})
     project.write_samples(RAT)
     peaks = []
-    # 38 and 310 MB of RF with baseband beside it: holding all at once would show.
-    for times in (10, 80):
+    # More than a shard of images both, 80 and 320 MB of RF: holding all at once would show.
+    for times in (40, 160):
         write(project.folder / "raw", np.tile(rf[:60], (times, 1, 1, 1)))
         ended = project.run_stage("ingest_iq", "new")
         assert ended.code == 0, ended.log

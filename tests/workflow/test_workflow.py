@@ -138,7 +138,7 @@ def test_the_number_of_workers_changes_no_result(spare, compute):
         ),
         (
             {"ultrasound": {**CONFIG["ultrasound"], "track": {"min_length_frames": 6}}},
-            {"track", "ulm_maps"},
+            {"track", "ulm_maps", "ulm_quality"},
         ),
     ],
     ids=["voxel_um", "upper_percent", "gains", "min_length_frames"],
@@ -151,7 +151,8 @@ def test_a_setting_reruns_what_it_touches(spare, changes, redone):
 def test_new_sample_leaves_the_others_alone(spare):
     spare.write_samples(BRAIN, MOSAIC, MOUSE, {**MOUSE, "sample": "rat"})
     planned = _planned(spare.run("-n"))
-    assert planned == dict.fromkeys(["ingest_iq", "localize", "track", "ulm_maps", *REPORTS], 1)
+    stages = [stage for stage, entry in CATALOG.items() if entry.modality == "ultrasound"]
+    assert planned == dict.fromkeys([*stages, *REPORTS], 1)
 
 
 def test_changed_maps_are_made_anew_and_nothing_else(spare, finished):
@@ -248,7 +249,7 @@ def test_slurm_profile(finished, monkeypatch, tmp_path):
         assert _value(text, "slurm_account") == "lab"
         threads = re.search(r"threads: (\d+)", text)
         workers = int(threads[1]) if threads else 1
-        assert workers == (1 if stage in ("track", "place") else 16)
+        assert workers == (1 if stage in ("place", "track", "ulm_quality") else 16)
         job = _job(stage, changes={"compute": {"scheduler": "local"}}, threads=16)
         assert int(_value(text, "mem_mb")) == job.bound().total_mb
 

@@ -37,13 +37,20 @@ def find_channel_data(path: Path, variable: str | None) -> str:
         return variable
     if variable is None and len(names) == 1:
         return names[0]
-    there = ", ".join(f"{name} ({kind})" for name, kind in found) or "nothing"
+    there = ", ".join(f"{name} ({kind})" for name, kind in found) or "no object of UFF"
+    if not names:
+        raise UserError(
+            f"has no {CHANNEL_DATA}; it has {there}",
+            where=path,
+            fix="save channel data in it, give beamformed data as format iq, or name .h5 what is "
+            "plain HDF5",
+        )
     raise UserError(
         f"has no channel data {variable!r}; it has {there}"
-        if variable is not None or not names
+        if variable is not None
         else f"holds several channel data: {', '.join(names)}",
         where=path,
-        fix="name channel data as variable in the sample sheet, or give beamformed data as iq",
+        fix="name one of its channel data as variable in the sample sheet",
     )
 
 

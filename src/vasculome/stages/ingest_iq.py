@@ -52,10 +52,7 @@ def raw_fingerprint(job: Job) -> str:
 
 def check(job: Job) -> None:
     """Raise UserError where the raw data is missing or not what the sample sheet says."""
-    raw = open_raw(job)
-    acquisition(job, raw)
-    if isinstance(raw, RfImages):
-        raw.check()
+    _check(job, open_raw(job))
 
 
 def bound(job: Job) -> MemoryBound:
@@ -69,6 +66,7 @@ def bound(job: Job) -> MemoryBound:
 def run(job: Job) -> Outcome:
     """Write ``iq.zarr``."""
     raw = open_raw(job)
+    _check(job, raw)
     frames = _frames_per_shard(raw)
     chunk = max(1, frames // _CHUNKS_PER_SHARD)
     metadata = dataclasses.asdict(acquisition(job, raw)) | {"origin_um": _origin_um(job, raw)}
@@ -107,6 +105,12 @@ def run(job: Job) -> Outcome:
         },
         (IQ,),
     )
+
+
+def _check(job: Job, raw: RawIQ | RfImages) -> None:
+    acquisition(job, raw)
+    if isinstance(raw, RfImages):
+        raw.check()
 
 
 def _origin_um(job: Job, raw: RawIQ | RfImages) -> tuple[float, ...]:

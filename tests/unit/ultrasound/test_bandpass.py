@@ -17,10 +17,7 @@ def test_equals_the_transfer_function_form(shape, causal):
     rng = np.random.default_rng(0)
     iq = (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
     b, a = butter(2, [50, 249], btype="bandpass", fs=1000)
-    if causal:
-        expected = lfilter(b, a, iq, axis=0)
-    else:
-        expected = filtfilt(b, a, iq, axis=0)
+    expected = lfilter(b, a, iq, axis=0) if causal else filtfilt(b, a, iq, axis=0)
     filtered = bandpass(iq, frame_rate_hz=1000, causal=causal)
     assert filtered.dtype == np.complex64
     inner = slice(None) if causal else slice(30, 90)
