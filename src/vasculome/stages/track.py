@@ -9,7 +9,7 @@ import numpy as np
 
 from vasculome.compute.blocks import TileResult, scan_blocks
 from vasculome.compute.memory import MemoryBound
-from vasculome.config import KalmanConfig, RunConfig, TrackConfig
+from vasculome.config import RunConfig, TrackConfig
 from vasculome.errors import UserError
 from vasculome.geometry import Tile, TileGrid
 from vasculome.stages.clutter_filter import frame_blocks
@@ -50,14 +50,7 @@ def run(job: Job) -> Outcome:
     iq = open_array(job.folder / IQ)
     grid = frame_blocks(iq.shape[0], job.config.ultrasound.clutter)
     chosen = job.config.ultrasound.track
-    rule = LinkRule(
-        frame_rate_hz=iq.attributes["frame_rate_hz"],
-        max_speed_mm_s=chosen.max_speed_mm_s,
-        max_gap_frames=chosen.max_gap_frames,
-        min_length=chosen.min_length_frames,
-        weights=FusionWeights(**chosen.weights.model_dump()),
-        motion=_motion(chosen.kalman),
-    )
+    rule = link_rule(chosen, frame_rate_hz=iq.attributes["frame_rate_hz"])
     reach = job.config.ultrasound.localize.image_half_width_px
     n_dims = len(iq.shape) - 1
     patch_size = (2 * (reach or 0) + 1) ** n_dims if _compares(chosen) else 0
@@ -81,13 +74,22 @@ def run(job: Job) -> Outcome:
     return Outcome(content_of(results.values()), _summary(job, folder), (TRACKS,))
 
 
+def link_rule(chosen: TrackConfig, *, frame_rate_hz: float) -> LinkRule:
+    """Return the rule by which bubbles are linked with these settings."""
+    kalman = chosen.kalman
+    return LinkRule(
+        frame_rate_hz=frame_rate_hz,
+        max_speed_mm_s=chosen.max_speed_mm_s,
+        max_gap_frames=chosen.max_gap_frames,
+        min_length=chosen.min_length_frames,
+        weights=FusionWeights(**chosen.weights.model_dump()),
+        motion=None if kalman is None else ConstantVelocity(**kalman.model_dump()),
+    )
+
+
 def _compares(chosen: TrackConfig) -> bool:
     """Tell whether links weigh what bubbles look like."""
     return chosen.weights.correlation > 0
-
-
-def _motion(kalman: KalmanConfig | None) -> ConstantVelocity | None:
-    return None if kalman is None else ConstantVelocity(**kalman.model_dump())
 
 
 def _link(
