@@ -19,6 +19,8 @@ from vasculome.stages.job import Job
 from vasculome.storage.tables import read_parts
 
 REPORTS = {"sample_report", "cohort", "all"}
+# Volumes of slices have a project of their own, in test_slices.py.
+STAGES = [stage for stage, entry in CATALOG.items() if entry.modality != "slices"]
 
 
 @pytest.fixture
@@ -70,15 +72,15 @@ def test_plan_is_readable_and_writes_nothing(tmp_path, monkeypatch):
     done = project.run("-n")
     # Two samples of microscopy, of which one is made of tiles, and one of ultrasound.
     often = {
-        stage: 2 if entry.modality == "microscopy" and not entry.tiled else 1
-        for stage, entry in CATALOG.items()
+        stage: 2 if CATALOG[stage].modality == "microscopy" and not CATALOG[stage].tiled else 1
+        for stage in STAGES
     }
     assert _planned(done) == often | {"sample_report": 3, "cohort": 1, "all": 1}
     jobs = _jobs(done.stdout)
     assert "raw/brain" in jobs["ingest_image brain"]
     assert "Missing output files: results/mouse/manifests/track.json" in jobs["track mouse"]
     monkeypatch.chdir(tmp_path)
-    for stage in CATALOG:
+    for stage in STAGES:
         text = jobs[f"{stage} {_sample(stage)}"]
         assert int(_value(text, "mem_mb")) == _job(stage).bound().total_mb
         assert int(_value(text, "runtime")) > 0
@@ -99,7 +101,7 @@ def test_finished_project_has_its_products(finished):
         assert (results / sample / f"maps/{kind}.ome.zarr/zarr.json").exists()
         assert (results / sample / "report.html").stat().st_size > 10_000
     assert len((results / "cohort/summary.tsv").read_text().splitlines()) == 4
-    for stage in CATALOG:
+    for stage in STAGES:
         assert (results / f"logs/{_sample(stage)}/{stage}.log").read_text()
         assert (results / f"benchmarks/{_sample(stage)}/{stage}.tsv").read_text()
 
@@ -242,7 +244,7 @@ def test_slurm_profile(finished, monkeypatch, tmp_path):
     assert _planned(done)["all"] == 1
     jobs = _jobs(done.stdout)
     monkeypatch.chdir(tmp_path)
-    for stage in CATALOG:
+    for stage in STAGES:
         text = jobs[f"{stage} {_sample(stage)}"]
         long = stage in ("enhance", "skeleton")
         assert _value(text, "slurm_partition") == ("long" if long else "standard")

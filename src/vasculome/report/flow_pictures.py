@@ -37,10 +37,27 @@ def flow_album(folder: Path) -> Album:
     """
     album = Album()
     _density(album, folder)
-    _speed_and_direction(album, folder)
+    _speed(album, folder)
+    _direction(album, folder)
+    _axial_velocity(album, folder)
     _track_charts(album, folder / TRACKS)
     _quality_charts(album, folder)
     _clutter_chart(album, folder)
+    return album
+
+
+def slices_album(folder: Path) -> Album:
+    """Draw the maps of a volume of 2-D slices; what flows across them is not known.
+
+    Raises
+    ------
+    UserError
+        As `flow_album`.
+    """
+    album = Album()
+    _density(album, folder)
+    _speed(album, folder)
+    _axial_velocity(album, folder)
     return album
 
 
@@ -71,7 +88,7 @@ def _density(album: Album, folder: Path) -> None:
     )
 
 
-def _speed_and_direction(album: Album, folder: Path) -> None:
+def _speed(album: Album, folder: Path) -> None:
     density = _path(folder, "density")
     album.add(
         "speed",
@@ -96,6 +113,10 @@ def _speed_and_direction(album: Album, folder: Path) -> None:
         "scatter in each pixel; black where fewer than two passed. Brightness is density.",
         alt="Map of the standard error of the mean speed in mm/s.",
     )
+
+
+def _direction(album: Album, folder: Path) -> None:
+    density = _path(folder, "density")
     names = [f"velocity_{axis}" for axis in "zyx"]
     if not _path(folder, "velocity_y").exists() and _is_plane(density):
         names.remove("velocity_y")
@@ -110,6 +131,10 @@ def _speed_and_direction(album: Album, folder: Path) -> None:
         "down, up is toward the probe. Brightness is the density of microbubbles." + _LINE_OF_SIGHT,
         alt="Map of flow direction, with a colour wheel as legend.",
     )
+
+
+def _axial_velocity(album: Album, folder: Path) -> None:
+    density = _path(folder, "density")
     album.add(
         "axial_velocity",
         what="map of axial velocity",

@@ -82,6 +82,7 @@ def run(job: Job) -> Outcome:
         {
             "map_shape": list(spec.shape),
             "pixel_um": round(spec.spacing_um[0], 4),
+            "origin_um": [round(start, 4) for start in spec.origin_um or ()],
             "saturation_percent": round(100 * crossed / math.prod(spec.shape), 3),
         },
         (*built.stores, *power.stores),
