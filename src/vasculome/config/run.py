@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from vasculome.config.point_spread import PsfConfig
 from vasculome.config.settings import (
     Fraction,
     NotNegative,
@@ -259,8 +260,16 @@ class LocalizeConfig(Settings):
         "radial_symmetry",
         "correlation_centroid",
     ] = "gaussian_fit_common_width"
+    detect_on: Literal["magnitude", "correlation"] = Field(
+        "magnitude",
+        description="Where bubbles are looked for and localized: magnitude of the IQ, or its local "
+        "correlation with the echo of a bubble (ultrasound.psf).",
+    )
     threshold_snr: PositiveFloat = Field(
         4.0, description="Peaks below this many times the block's noise level are ignored."
+    )
+    min_correlation: Fraction = Field(
+        0.5, description="detect_on correlation: peaks below are ignored, instead of by noise."
     )
     half_width_px: PositiveInt = Field(
         1,
@@ -341,6 +350,7 @@ class UltrasoundConfig(Settings):
 
     beamform: BeamformConfig = BeamformConfig()
     clutter: ClutterConfig = ClutterConfig()
+    psf: PsfConfig = PsfConfig()
     localize: LocalizeConfig = LocalizeConfig()
     track: TrackConfig = TrackConfig()
     maps: UlmMapsConfig = UlmMapsConfig()

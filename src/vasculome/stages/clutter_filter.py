@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vasculome.compute.blocks import TileResult, map_tiles
-from vasculome.compute.cluster import Cluster
 from vasculome.config import ClutterConfig
 from vasculome.errors import UserError
 from vasculome.geometry import Box, Tile, TileGrid
-from vasculome.stages.job import Job
 from vasculome.storage.arrays import ShardedArray
-from vasculome.storage.bundles import write_bundle
 from vasculome.ultrasound.bandpass import bandpass
 from vasculome.ultrasound.clutter import svd_filter
 from vasculome.ultrasound.clutter_bounds import ClutterBounds, find_bounds
 
-CLUTTER = "clutter"
-BOUNDS = "bounds.npz"
 _VECTORS_COMPARED = 200
-_FEWEST_FRAMES = {"adaptive": 8, "bandpass": 16}
+_FEWEST_FRAMES = {"svd": 8, "bandpass": 16}
 """That singular vectors are judged by, and that are filtered both ways."""
 
 _BANDPASS_BYTES = 200_000_000
@@ -52,15 +43,15 @@ def frame_blocks(n_frames: int, clutter: ClutterConfig) -> TileGrid:
     blocks = max(1, round(n_frames / clutter.block_frames))
     length = math.ceil(n_frames / blocks)
     grid = TileGrid(Box.of_shape((n_frames,)), (length,), (0,))
-    shortest = _shortest(n_frames, grid)
-    least = _FEWEST_FRAMES["bandpass" if clutter.method == "bandpass" else "adaptive"]
+    shortest = shortest_block(n_frames, grid)
+    least = _FEWEST_FRAMES[clutter.method]
     if clutter.method == "svd" and isinstance(clutter.keep_from, int):
         _check_reached(clutter.keep_from, shortest)
-    elif shortest < least:
+    if shortest < least:
         raise UserError(
             f"a block of {shortest} frames is too short: the filter needs {least}",
             where="config: ultrasound.clutter",
-            fix="change block_frames, or give keep_from a number",
+            fix="change block_frames",
         )
     return grid
 
@@ -83,44 +74,64 @@ def filter_bytes(shape: tuple[int, ...], clutter: ClutterConfig) -> int:
     filtering = n_frames * n_voxels * (8 + 8 + 8 + 4)
     if clutter.method == "bandpass":
         return filtering + _BANDPASS_BYTES
+    return filtering + 4 * 16 * n_frames**2
+
+
+def judge_bytes(shape: tuple[int, ...], clutter: ClutterConfig) -> int:
+    """Return the memory for :func:`judge` on a block of ``shape``."""
+    if clutter.method == "bandpass":
+        return 0
+    n_frames, n_voxels = shape[0], math.prod(shape[1:])
     compared = min(n_frames, _VECTORS_COMPARED) * n_voxels * (8 + 4 + 4)
-    judging = n_frames * n_voxels * 8 + compared + 4 * 16 * n_frames**2
-    return max(filtering, judging)
+    return n_frames * n_voxels * 8 + compared + 4 * 16 * n_frames**2
 
 
-def find_cut(
-    job: Job, iq: ShardedArray, grid: TileGrid, *, cluster: Cluster
-) -> tuple[Cut | None, dict[str, Any]]:
-    """Judge the singular vectors of the first block, keep the evidence, and say where to cut.
+def judge(
+    block: NDArray[np.complex64], clutter: ClutterConfig, *, frame_rate_hz: float
+) -> ClutterBounds:
+    """Judge the singular vectors of a block."""
+    return find_bounds(
+        block,
+        frame_rate_hz=frame_rate_hz,
+        tissue_below_hz=clutter.band_hz[0],
+        compared=_VECTORS_COMPARED,
+    )
 
-    All blocks are cut alike, so that none differs from its neighbours. Also where the
-    configuration says where, the evidence is kept for the report.
 
-    Returns
-    -------
-    The cut, and what to record of it; none for a filter that knows no singular vectors.
+def choose_cut(clutter: ClutterConfig, bounds: ClutterBounds, *, shortest: int) -> Cut:
+    """Return the cut that is configured, by the evidence where it is left to that.
+
+    All blocks are cut alike, so that none differs from its neighbours; ``shortest`` is the length
+    of the shortest.
 
     Raises
     ------
     UserError
         If nothing would be kept.
     """
-    clutter = job.config.ultrasound.clutter
-    if clutter.method == "bandpass":
-        return None, {}
-    first = next(iter(grid))
-    results = map_tiles(
-        functools.partial(_judge, iq=iq, folder=job.folder / CLUTTER, clutter=clutter),
-        [first],
-        total=1,
-        store=job.folder / CLUTTER,
-        digest=job.digest(),
-        cluster=cluster,
-        label=CLUTTER,
-    )
-    (found,) = (result.record for result in results.values())
-    cut = _cut(clutter, found, shortest=_shortest(iq.shape[0], grid))
-    return cut, {"keep_from": cut.keep_from, "keep_to": cut.keep_to, **found}
+    first, last = clutter.keep_from, clutter.keep_to
+    if isinstance(first, str):
+        proposed = {
+            "centroid": bounds.keep_from_centroid,
+            "similarity": bounds.keep_from_similarity,
+        }[first]
+        if proposed is None:
+            raise UserError(
+                f"no singular vector of the first block is faster than {clutter.band_hz[0]:g} Hz",
+                where="config: ultrasound.clutter.keep_from",
+                fix="lower band_hz, or give keep_from a number",
+            )
+        first = proposed
+    if isinstance(last, str):
+        last = {"similarity": bounds.keep_to_similarity, "noise": bounds.keep_to_noise}[last]
+    if last is not None and last < first:
+        raise UserError(
+            f"singular vectors {first} to {last} would be kept: none",
+            where="config: ultrasound.clutter",
+            fix="choose other ways for keep_from or keep_to; the report of numbers shows why",
+        )
+    _check_reached(first, shortest)
+    return Cut(first, last)
 
 
 def filter_block(
@@ -144,59 +155,8 @@ def read_block(iq: ShardedArray, tile: Tile) -> NDArray[np.complex64]:
     return iq.read(Box((start,) + (0,) * (len(iq.shape) - 1), (stop, *iq.shape[1:])))
 
 
-def _judge(tile: Tile, *, iq: ShardedArray, folder: Path, clutter: ClutterConfig) -> TileResult:
-    bounds = find_bounds(
-        read_block(iq, tile),
-        frame_rate_hz=iq.attributes["frame_rate_hz"],
-        tissue_below_hz=clutter.band_hz[0],
-        compared=_VECTORS_COMPARED,
-    )
-    checksum = write_bundle(
-        folder / BOUNDS,
-        {
-            "singular_values": bounds.singular_values,
-            "centroid_hz": bounds.centroid_hz,
-            "similarity": bounds.similarity.astype(np.float32),
-            "noise_value": np.array(bounds.noise_value),
-            "tissue_below_hz": np.array(clutter.band_hz[0]),
-        },
-    )
-    return TileResult({BOUNDS: checksum}, _proposals(bounds))
-
-
-def _proposals(bounds: ClutterBounds) -> dict[str, int | None]:
-    return {
-        "keep_from_centroid": bounds.keep_from_centroid,
-        "keep_from_similarity": bounds.keep_from_similarity,
-        "keep_to_similarity": bounds.keep_to_similarity,
-        "keep_to_noise": bounds.keep_to_noise,
-    }
-
-
-def _cut(clutter: ClutterConfig, found: dict[str, Any], *, shortest: int) -> Cut:
-    first, last = clutter.keep_from, clutter.keep_to
-    if isinstance(first, str):
-        if found[f"keep_from_{first}"] is None:
-            raise UserError(
-                f"no singular vector of the first block is faster than {clutter.band_hz[0]:g} Hz",
-                where="config: ultrasound.clutter.keep_from",
-                fix="lower band_hz, or give keep_from a number",
-            )
-        first = int(found[f"keep_from_{first}"])
-    if isinstance(last, str):
-        last = int(found[f"keep_to_{last}"])
-    if last is not None and last < first:
-        raise UserError(
-            f"singular vectors {first} to {last} would be kept: none",
-            where="config: ultrasound.clutter",
-            fix="choose other ways for keep_from or keep_to; the report of numbers shows why",
-        )
-    _check_reached(first, shortest)
-    return Cut(first, last)
-
-
-def _shortest(n_frames: int, grid: TileGrid) -> int:
-    """Return the length of the last block, which is the shortest."""
+def shortest_block(n_frames: int, grid: TileGrid) -> int:
+    """Return the length of the shortest block of frames, which is the last."""
     (length,) = grid.core_shape
     return n_frames - length * (len(grid) - 1)
 

@@ -14,29 +14,23 @@ from vasculome.compute.memory import MemoryBound
 from vasculome.config import ClutterConfig, LocalizeConfig, RunConfig, UltrasoundConfig
 from vasculome.errors import UserError
 from vasculome.geometry import Tile
-from vasculome.stages.clutter_filter import (
-    CLUTTER,
-    Cut,
-    check_band,
-    filter_block,
-    filter_bytes,
-    find_cut,
-    frame_blocks,
-    read_block,
-)
-from vasculome.stages.ingest_iq import IQ, acquisition, open_raw
+from vasculome.stages.bubbles import bright_bubbles, correlated_bubbles
+from vasculome.stages.calibration import cut_of, filtered_and_correlated, filtered_block, psf_of
+from vasculome.stages.clutter_filter import Cut, filter_bytes, frame_blocks
+from vasculome.stages.ingest_iq import IQ, open_raw
 from vasculome.stages.job import Job, Outcome, content_of
 from vasculome.storage.arrays import ShardedArray, open_array
 from vasculome.storage.bundles import write_bundle
 from vasculome.storage.tables import part_path, write_table
 from vasculome.ultrasound.columns import Table, axis_names
-from vasculome.ultrasound.detect import find_peaks, noise_level
 from vasculome.ultrasound.fusion import centred_patches, unit_patches
-from vasculome.ultrasound.localize import LOCALIZERS, passing, positions_um
+from vasculome.ultrasound.localize import positions_um
+from vasculome.ultrasound.psf import DepthPsf
 
 DETECTIONS = "detections"
 POWER_SUFFIX = ".power.npz"
 IMAGES_SUFFIX = ".images.npz"
+_THRESHOLDS = {"magnitude": "threshold_snr", "correlation": "min_correlation"}
 
 
 def settings(config: RunConfig) -> tuple[ClutterConfig, LocalizeConfig]:
@@ -44,15 +38,11 @@ def settings(config: RunConfig) -> tuple[ClutterConfig, LocalizeConfig]:
     return config.ultrasound.clutter, config.ultrasound.localize
 
 
-def check(job: Job) -> None:
-    """Raise UserError where the filter does not fit the frame rate."""
-    check_band(
-        job.config.ultrasound.clutter, frame_rate_hz=acquisition(job, open_raw(job)).frame_rate_hz
-    )
-
-
 def bound(job: Job) -> MemoryBound:
-    """Return the memory bound: a block as read, filtered, and its magnitude, with SVD copies."""
+    """Return the memory bound: a block as read, filtered, and its magnitude, with SVD copies.
+
+    Its correlation with the echo of a bubble takes no more than the filter took before.
+    """
     shape = open_raw(job).shape
     chosen = job.config.ultrasound
     (frames,) = frame_blocks(shape[0], chosen.clutter).core_shape
@@ -75,12 +65,18 @@ def run(job: Job) -> Outcome:
     iq = open_array(job.folder / IQ)
     grid = frame_blocks(iq.shape[0], job.config.ultrasound.clutter)
     folder = job.folder / DETECTIONS
+    chosen = job.config.ultrasound
+    work = functools.partial(
+        _localize,
+        iq=iq,
+        chosen=chosen,
+        cut=cut_of(job),
+        psf=psf_of(job) if chosen.localize.detect_on == "correlation" else None,
+        folder=folder,
+    )
     with job.cluster() as cluster:
-        cut, cut_summary = find_cut(job, iq, grid, cluster=cluster)
         results = map_tiles(
-            functools.partial(
-                _localize, iq=iq, chosen=job.config.ultrasound, cut=cut, folder=folder
-            ),
+            work,
             grid,
             total=len(grid),
             store=folder,
@@ -94,7 +90,8 @@ def run(job: Job) -> Outcome:
         raise UserError(
             "no microbubble was found in any block",
             where=f"sample {job.sample.sample}",
-            fix="lower ultrasound.localize.threshold_snr or ultrasound.clutter.keep_from",
+            fix=f"lower ultrasound.localize.{_THRESHOLDS[chosen.localize.detect_on]} or "
+            "ultrasound.clutter.keep_from",
         )
     return Outcome(
         content_of(results.values()),
@@ -102,39 +99,33 @@ def run(job: Job) -> Outcome:
             "blocks": len(grid),
             "detections": detections,
             "detections_per_frame": round(detections / iq.shape[0], 2),
-            **cut_summary,
         },
-        (DETECTIONS,) if cut is None else (CLUTTER, DETECTIONS),
+        (DETECTIONS,),
     )
 
 
 def _localize(
-    tile: Tile, *, iq: ShardedArray, chosen: UltrasoundConfig, cut: Cut | None, folder: Path
+    tile: Tile,
+    *,
+    iq: ShardedArray,
+    chosen: UltrasoundConfig,
+    cut: Cut | None,
+    psf: DepthPsf | None,
+    folder: Path,
 ) -> TileResult:
     """Filter one block and write its detections and its mean power."""
     (start,) = tile.core.start
-    filtered = filter_block(
-        read_block(iq, tile),
-        chosen.clutter,
-        cut,
-        frame_rate_hz=iq.attributes["frame_rate_hz"],
-    )
-    magnitude = np.abs(filtered)
-    del filtered
     how = chosen.localize
-    peaks = find_peaks(
-        magnitude,
-        threshold=how.threshold_snr * noise_level(magnitude),
-        half_width=how.half_width_px,
-        max_per_frame=how.max_per_frame,
-    )
-    found = passing(
-        LOCALIZERS[how.localizer](
-            magnitude, peaks, half_width=how.half_width_px, first_frame=start
-        ),
-        max_maxima=how.max_maxima,
-        max_shift_px=how.max_shift_px,
-    )
+    if psf is None:
+        magnitude = np.abs(filtered_block(iq, tile, clutter=chosen.clutter, cut=cut))
+        found = bright_bubbles(magnitude, how, first_frame=start)
+    else:
+        filtered, correlation = filtered_and_correlated(
+            iq, tile, clutter=chosen.clutter, cut=cut, psf=psf
+        )
+        magnitude = np.abs(filtered)
+        del filtered
+        found = correlated_bubbles(np.abs(correlation), magnitude, how, first_frame=start)
     table = positions_um(
         found, spacing_um=iq.attributes["spacing_um"], origin_um=iq.attributes["origin_um"]
     )

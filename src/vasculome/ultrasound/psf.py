@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ _MARGIN_PX = 2
 """Voxels more on every side while a patch is moved: what the Fourier shift carries round the edge
 stays out of the result."""
 
+_VALUES_AVERAGED = 1 << 20
+"""Values of patches that a depth band averages: hundreds of bubbles in 3-D, thousands in 2-D."""
+
 
 @dataclass(frozen=True)
 class DepthPsf:
@@ -29,10 +33,13 @@ class DepthPsf:
     echoes
         complex64 (bands, z, [y,] x), odd along each spatial axis; the bubble is at the centre of
         the middle voxel, where the echo is real and positive.
+    bubbles
+        How many each echo is the mean of, int64 (bands,); None where it is not learnt from any.
     """
 
     depth_px: NDArray[np.float64]
     echoes: NDArray[np.complex64]
+    bubbles: NDArray[np.int64] | None = None
 
     def at_depths(self, n_rows: int) -> NDArray[np.complex64]:
         """Return the echo at each row 0 to n_rows − 1, (n_rows, z, [y,] x), of unit energy.
@@ -122,14 +129,14 @@ def estimate_psf(
         Voxels that the echo reaches from its middle, one for all axes or one for each.
     bands
         Depth bands of equal height, each with an echo of its own, placed at the mean depth of its
-        bubbles.
+        bubbles. Of thousands of bubbles an even selection is taken.
     min_bubbles
-        Fewest isolated bubbles in a band.
+        Fewest isolated bubbles in a band; one with fewer has no echo of its own.
 
     Raises
     ------
     UserError
-        If a band has too few isolated bubbles.
+        If no band has enough isolated bubbles.
     ValueError
         If ``bands`` is not at least 1.
     """
@@ -143,19 +150,39 @@ def estimate_psf(
     height = iq_t.shape[1] / bands
     band = np.clip((position[:, 0] + 0.5) // height, 0, bands - 1).astype(np.int64)
     count = np.bincount(band, minlength=bands)
-    if count.min() < min_bubbles:
+    if count.max() < min_bubbles:
         raise UserError(
-            f"only {count.min()} isolated bubbles between depths of "
-            f"{height * count.argmin():.0f} and {height * (count.argmin() + 1):.0f} voxels, "
-            f"not {min_bubbles}",
+            f"only {count.max()} isolated bubbles, not {min_bubbles}, in "
+            + (f"the fullest of {bands} depth bands" if bands > 1 else "the whole depth"),
             where="point spread function",
             fix="use more frames, fewer depth bands, or frames with fewer bubbles",
         )
-    echoes = _aligned(iq_t, frame, position, reach)
-    return given_psf(
-        np.stack([echoes[band == b].sum(axis=0) for b in range(bands)]),
-        depth_px=[float(position[band == b, 0].mean()) for b in range(bands)],
-    )
+    most = max(min_bubbles, _VALUES_AVERAGED // _patch_size(reach))
+    echoes, depths, bubbles = [], [], []
+    for number in np.flatnonzero(count >= min_bubbles):
+        rows = _evenly(np.flatnonzero(band == number), most)
+        echoes.append(_aligned(iq_t, frame[rows], position[rows], reach).sum(axis=0))
+        depths.append(float(position[rows, 0].mean()))
+        bubbles.append(len(rows))
+    mean = given_psf(np.stack(echoes), depth_px=depths)
+    return replace(mean, bubbles=np.array(bubbles))
+
+
+def estimate_bytes(half_width: int, *, ndim: int, min_bubbles: int) -> int:
+    """Return the memory that `estimate_psf` takes for patches."""
+    patch = _patch_size(np.full(ndim, half_width))
+    return 8 * 16 * max(_VALUES_AVERAGED, min_bubbles * patch)
+
+
+def _patch_size(reach: NDArray[np.int64]) -> int:
+    return math.prod(int(2 * (n + _MARGIN_PX) + 1) for n in reach)
+
+
+def _evenly(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return ``most`` of the rows, from all over them; all, if there are fewer."""
+    if len(rows) <= most:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
 
 
 def _isolated(

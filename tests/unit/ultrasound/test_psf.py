@@ -90,7 +90,7 @@ def test_bubbles_near_another_do_not_count():
 
 def test_too_few_bubbles():
     iq = acquisition((60, 40), turn=0.5, n_frames=8)
-    with pytest.raises(UserError, match=r"isolated bubbles between depths of \d+ and \d+ voxels"):
+    with pytest.raises(UserError, match=r"only \d+ isolated bubbles.* fullest of 3 depth bands"):
         estimate(iq, bands=3)
     with pytest.raises(ValueError, match="bands"):
         estimate(iq, bands=0)
