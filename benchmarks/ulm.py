@@ -159,7 +159,8 @@ def track(found: Table, *, n_frames: int) -> Table:
     state, ended = advance(start(n_dims), found, stop_frame=n_frames, rule=RULE)
     last = finish(state, rule=RULE)
     tracks = {name: np.concatenate([ended[name], last[name]]) for name in ended}
-    return add_velocities(smooth(tracks, sigma_frames=4.0), frame_rate_hz=FRAME_RATE_HZ)
+    moving = add_velocities(tracks, frame_rate_hz=FRAME_RATE_HZ, sigma_frames=4.0)
+    return smooth(moving, sigma_frames=4.0)
 
 
 def timed_block(path: str, localizer: str, repeats: int) -> list[dict[str, float]]:

@@ -111,10 +111,10 @@ class Chain:
         detections = _joined(parts)
         rule = link_rule(link, frame_rate_hz=FRAME_RATE_HZ)
         state, ended = advance(start(2), detections, stop_frame=len(magnitude), rule=rule)
-        tracks = smooth(
-            _joined([ended, finish(state, rule=rule)]), sigma_frames=link.smooth_sigma_frames
-        )
-        return detections, add_velocities(tracks, frame_rate_hz=FRAME_RATE_HZ)
+        tracks = _joined([ended, finish(state, rule=rule)])
+        sigma = link.smooth_sigma_frames
+        moving = add_velocities(tracks, frame_rate_hz=FRAME_RATE_HZ, sigma_frames=sigma)
+        return detections, smooth(moving, sigma_frames=sigma)
 
     def _magnitude(self, block: int, clutter: ClutterConfig) -> NDArray[np.float32]:
         if self._filtered is None or self._filtered[0] != clutter:

@@ -42,7 +42,9 @@ class PsfConfig(Settings):
         "and depth_um, as in calibration/psf.npz of another sample.",
     )
     half_width_px: PositiveInt = Field(
-        3, description="Pixels that the echo reaches from its middle, along each axis."
+        2,
+        description="Pixels that the echo reaches from its middle, along each axis: 2 suits pixels "
+        "of half a wavelength; more for finer ones.",
     )
     bands: PositiveInt = Field(
         3, description="estimated, simulated: depth bands, each with an echo of its own."

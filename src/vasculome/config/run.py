@@ -269,7 +269,7 @@ class LocalizeConfig(Settings):
         4.0, description="Peaks below this many times the block's noise level are ignored."
     )
     min_correlation: Fraction = Field(
-        0.5, description="detect_on correlation: peaks below are ignored, instead of by noise."
+        0.65, description="detect_on correlation: peaks below are ignored, instead of by noise."
     )
     half_width_px: PositiveInt = Field(
         1,

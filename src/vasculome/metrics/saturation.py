@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
+_ROUNDING = 1.05
+"""A full map's plateau may come out a little above 1."""
+
 
 @dataclass(frozen=True)
 class Saturation:
@@ -34,35 +37,21 @@ class Saturation:
         return self.time_constant_s * math.log(10)
 
 
-def filled_part(
-    frame: NDArray[np.integer], pixel: NDArray[np.integer], *, n_frames: int, n_pixels: int
-) -> NDArray[np.float64]:
-    """Return the part of the map's pixels that have been reached up to and with each frame.
-
-    Parameters
-    ----------
-    frame, pixel
-        Frame (from 0) and flat index of the pixel of each localization, in any order.
-    n_frames, n_pixels
-        Frames of the acquisition, and pixels that could be filled.
-
-    Returns
-    -------
-    float64 array of shape (n_frames,).
-    """
-    order = np.lexsort((frame, pixel))
-    first = np.concatenate([[True], np.diff(pixel[order]) != 0])[: len(order)]
-    new = np.bincount(frame[order][first], minlength=n_frames)
-    return np.cumsum(new) / n_pixels
-
-
-def fit_saturation(time_s: NDArray[np.floating], filled: NDArray[np.floating]) -> Saturation:
+def fit_saturation(time_s: NDArray[np.floating], filled: NDArray[np.floating]) -> Saturation | None:
     """Fit a saturating exponential to a filling curve by least squares.
+
+    Where the map still fills nearly in proportion to time, any large plateau fits as well as any
+    other, so nothing is told: a curve must have bent enough that the time constant is no longer
+    than the acquisition.
 
     Parameters
     ----------
     time_s, filled
         Times, rising from above 0, and the part of the map that is filled then.
+
+    Returns
+    -------
+    The law, or None where the curve does not tell it.
 
     Raises
     ------
@@ -82,7 +71,7 @@ def fit_saturation(time_s: NDArray[np.floating], filled: NDArray[np.floating]) -
         plateau = float(rise @ filled / (rise @ rise))
         return plateau, float(np.mean((filled - plateau * rise) ** 2))
 
-    bounds = (math.log(time_s[0] / 10), math.log(time_s[-1] * 1000))
+    bounds = (math.log(time_s[0] / 10), math.log(time_s[-1] * 2))
     grid = np.linspace(*bounds, 200)
     best = int(np.argmin([plateau_and_cost(x)[1] for x in grid]))
     around = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
@@ -90,4 +79,6 @@ def fit_saturation(time_s: NDArray[np.floating], filled: NDArray[np.floating]) -
         lambda x: plateau_and_cost(x)[1], bounds=around, method="bounded", options={"xatol": 1e-9}
     ).x
     plateau, cost = plateau_and_cost(log_tau)
-    return Saturation(plateau, math.exp(log_tau), math.sqrt(cost))
+    if math.exp(log_tau) > time_s[-1] or plateau > _ROUNDING:
+        return None
+    return Saturation(min(plateau, 1.0), math.exp(log_tau), math.sqrt(cost))

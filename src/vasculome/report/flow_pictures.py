@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
-from vasculome.report import charts, figures, flow_charts
+from vasculome.report import charts, figures, flow_charts, psf_charts
 from vasculome.report.album import Album
 from vasculome.report.distribution import Distribution
 from vasculome.report.projections import Volume
@@ -19,11 +19,17 @@ from vasculome.storage.tables import iter_parts
 
 TRACKS = "tracks"
 QUALITY, CURVES = "quality", "curves.npz"
-CLUTTER, BOUNDS = "clutter", "bounds.npz"
+CALIBRATION, BOUNDS, PSF = "calibration", "bounds.npz", "psf.npz"
 
 SPEED_BIN_MM_S = 0.1
 """As the stage counts speeds, so that both give the same median."""
 
+_PSF_SOURCES = {
+    "estimated": ", the mean of isolated bubbles in the first block of frames, aligned",
+    "gaussian": ", a Gaussian as configured",
+    "simulated": ", simulated for the configured probe",
+    "file": ", as given in a file",
+}
 _LINE_OF_SIGHT = " Of a volume: the mean along the line of sight, weighted by density."
 
 
@@ -43,6 +49,7 @@ def flow_album(folder: Path) -> Album:
     _track_charts(album, folder / TRACKS)
     _quality_charts(album, folder)
     _clutter_chart(album, folder)
+    _psf_chart(album, folder)
     return album
 
 
@@ -215,8 +222,8 @@ def _quality_charts(album: Album, folder: Path) -> None:
         draw=lambda: flow_charts.resolution(
             read_bundle(curves), resolution_um=summary.get("resolution_um")
         ),
-        caption="Correlation, at each spatial frequency, of two maps made of every other track. "
-        "Where it falls below the half-bit threshold lies the resolution; as each map holds half "
+        caption="Correlation, at each spatial frequency, of two maps, of the tracks that begin in "
+        "every other stretch of time. Where it falls below the half-bit threshold lies the resolution; as each map holds half "
         "of the tracks, that of the whole is somewhat better.",
         alt="Fourier ring correlation falling with spatial frequency, and the half-bit threshold.",
     )
@@ -236,8 +243,8 @@ def _quality_charts(album: Album, folder: Path) -> None:
 
 
 def _clutter_chart(album: Album, folder: Path) -> None:
-    summary = (read_manifest(folder, "localize") or {}).get("summary", {})
-    bounds = folder / CLUTTER / BOUNDS
+    summary = (read_manifest(folder, "calibrate") or {}).get("summary", {})
+    bounds = folder / CALIBRATION / BOUNDS
     if "keep_from" not in summary:
         album.missing.append("No singular vectors: the clutter filter made no use of any.")
         return
@@ -251,5 +258,27 @@ def _clutter_chart(album: Album, folder: Path) -> None:
         "first bright square); blood makes the second square. Noise lies below the dotted line.",
         alt="Size, mean frequency and similarity of singular vectors, with the cuts between "
         "tissue, blood and noise.",
+        detailed=True,
+    )
+
+
+def _psf_chart(album: Album, folder: Path) -> None:
+    summary = (read_manifest(folder, "calibrate") or {}).get("summary", {})
+    if "psf_unknown_because" in summary:
+        album.missing.append(
+            f"The echo of a single bubble is not known: {summary['psf_unknown_because']}."
+        )
+        return
+    psf = folder / CALIBRATION / PSF
+    source = _PSF_SOURCES.get(summary.get("psf", ""), "")
+    album.add(
+        "psf",
+        what="picture of the echo of a bubble",
+        needs=[psf],
+        draw=lambda: psf_charts.psf(read_bundle(psf)),
+        caption=f"Envelope of the echo of a single bubble{source}, by depth. The ellipse is where "
+        "it has fallen to a half; its diameters are written below.",
+        alt="Envelope of the point spread function in decibels for each depth band, with its "
+        "width at half of the maximum.",
         detailed=True,
     )

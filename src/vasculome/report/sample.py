@@ -25,6 +25,7 @@ _CHARTS = (
     "resolution",
     "saturation",
     "clutter",
+    "psf",
 )
 _MB_PER_MIB = 1.048576
 

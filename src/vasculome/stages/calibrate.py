@@ -133,6 +133,8 @@ def _calibrate(
         files[BOUNDS] = write_bundle(folder / BOUNDS, _evidence(bounds, chosen.clutter))
         cut = choose_cut(chosen.clutter, bounds, shortest=shortest)
         record = _cuts(cut, bounds)
+    else:
+        (folder / BOUNDS).unlink(missing_ok=True)
     filtered = filter_block(block, chosen.clutter, cut, frame_rate_hz=known["frame_rate_hz"])
     del block
     pixels = Pixels(tuple(known["spacing_um"]), known["wavelength_um"], first_depth_um)

@@ -165,10 +165,9 @@ def read_psf(path: Path, *, spacing_um: tuple[float, ...]) -> DepthPsf:
     axes = echoes.ndim - (depth_um is not None)
     if axes != len(spacing_um):
         raise _unfit(path, f"an echo of {axes} axes for frames of {len(spacing_um)}")
-    if echoes.dtype.kind not in "iufc" or (
-        depth_um is not None and depth_um.dtype.kind not in "iuf"
-    ):
-        raise _unfit(path, f"holds {echoes.dtype} instead of numbers")
+    for name, array in content.items():
+        if array.dtype.kind not in ("iufc" if name == "echoes" else "iuf"):
+            raise _unfit(path, f"{name} holds {array.dtype} instead of numbers")
     its_own = content.get("spacing_um")
     if its_own is not None and not _alike(its_own, spacing_um):
         raise _unfit(path, f"is drawn on pixels of {its_own.tolist()} µm, not {list(spacing_um)}")
@@ -216,8 +215,11 @@ def psf_arrays(psf: DepthPsf, pixels: Pixels) -> dict[str, NDArray[Any]]:
 
 def psf_summary(kept: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     """Return depth, bubbles and width of each band, from what is kept."""
-    bubbles = {"psf_bubbles": kept["bubbles"].tolist()} if "bubbles" in kept else {}
-    summary: dict[str, Any] = bubbles | {"psf_depth_um": _rounded(kept["depth_um"])}
+    summary: dict[str, Any] = {}
+    if "bubbles" in kept:
+        summary["isolated_bubbles"] = int(kept["bubbles"].sum())
+        summary["psf_bubbles"] = kept["bubbles"].tolist()
+    summary["psf_depth_um"] = _rounded(kept["depth_um"])
     axes = axis_names(kept["fwhm_um"].shape[1])
     for axis, width_um in zip(axes, kept["fwhm_um"].T, strict=True):
         name = f"{_DIRECTIONS[axis]}_fwhm"

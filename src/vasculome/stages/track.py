@@ -19,6 +19,7 @@ from vasculome.stages.localize import DETECTIONS, IMAGES_SUFFIX, image_bytes
 from vasculome.storage.arrays import open_array
 from vasculome.storage.bundles import read_bundle
 from vasculome.storage.tables import iter_parts, part_path, read_table, write_table
+from vasculome.ultrasound.columns import Table
 from vasculome.ultrasound.fusion import FusionWeights
 from vasculome.ultrasound.kalman import ConstantVelocity
 from vasculome.ultrasound.smooth import add_velocities, smooth, smooth_plainly
@@ -27,7 +28,6 @@ from vasculome.ultrasound.track import LinkRule, State, advance, finish, start
 TRACKS = "tracks"
 SPEED_BIN_MM_S = 0.1
 _DETECTION_BYTES = 500
-_SMOOTHERS = {"local_line": smooth, "gaussian": smooth_plainly}
 
 
 def settings(config: RunConfig) -> tuple[TrackConfig]:
@@ -113,10 +113,20 @@ def _link(
     if number == len(grid) - 1:
         last = finish(state, rule=rule)
         ended = {name: np.concatenate([ended[name], last[name]]) for name in ended}
-    smoothed = _SMOOTHERS[chosen.smoothing](ended, sigma_frames=chosen.smooth_sigma_frames)
-    tracks = add_velocities(smoothed, frame_rate_hz=rule.frame_rate_hz)
+    tracks = _smoothed(ended, chosen, frame_rate_hz=rule.frame_rate_hz)
     path = part_path(folder, number)
     return state, TileResult({path.name: write_table(path, tracks)})
+
+
+def _smoothed(tracks: Table, chosen: TrackConfig, *, frame_rate_hz: float) -> Table:
+    """Return smoothed tracks with velocities."""
+    sigma = chosen.smooth_sigma_frames
+    if chosen.smoothing == "gaussian":
+        return add_velocities(
+            smooth_plainly(tracks, sigma_frames=sigma), frame_rate_hz=frame_rate_hz
+        )
+    moving = add_velocities(tracks, frame_rate_hz=frame_rate_hz, sigma_frames=sigma)
+    return smooth(moving, sigma_frames=sigma)
 
 
 def _summary(job: Job, folder: Path) -> dict[str, float | int]:

@@ -1,7 +1,9 @@
 """How good the maps are, from the data alone: resolution, saturation, gridding.
 
-Resolution is that of two maps of every other track; saturation is how the map fills up block by
-block; gridding is what is left of the voxels of the frames in the localizations.
+Resolution is that of two maps, of the tracks that begin in every other stretch of time: of every
+other track would not do, since a bubble that is lost and found again makes several, on the same
+path. Saturation is how the map fills up block by block; gridding is what is left of the voxels of
+the frames in the localizations.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from vasculome.compute.memory import MemoryBound
 from vasculome.config import RunConfig, UlmMapsConfig
-from vasculome.geometry import Box
+from vasculome.geometry import Box, TileGrid
 from vasculome.metrics.gridding import gridding_index_db
 from vasculome.metrics.resolution import FourierCorrelation, fourier_correlation
 from vasculome.metrics.saturation import Saturation, fit_saturation
@@ -32,7 +34,8 @@ from vasculome.storage.bundles import write_bundle
 from vasculome.storage.omezarr import ImageSpec
 from vasculome.storage.tables import iter_parts
 from vasculome.ultrasound.columns import Table, positions
-from vasculome.ultrasound.render import Sums, accumulate, empty_sums
+from vasculome.ultrasound.render import accumulate, empty_sums
+from vasculome.ultrasound.smooth import track_bounds
 
 QUALITY = "quality"
 CURVES = "curves.npz"
@@ -56,9 +59,9 @@ def settings(config: RunConfig) -> tuple[UlmMapsConfig]:
 
 
 def bound(job: Job) -> MemoryBound:
-    """Return the memory bound: the sums of two halves, then the spectra of both."""
+    """Return the memory bound: the sums of two halves, then their counts and spectra."""
     halves = 2 * 8 * (3 + len(job.sample.spacing_um))
-    return MemoryBound(int(_MAX_PIXELS * max(halves, _FOURIER_BYTES) + _PART_BYTES), 1)
+    return MemoryBound(int(_MAX_PIXELS * max(halves, 2 * 8 + _FOURIER_BYTES) + _PART_BYTES), 1)
 
 
 def run(job: Job) -> Outcome:
@@ -72,12 +75,12 @@ def _judge(job: Job, folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
     iq = open_array(job.folder / IQ)
     spec = map_spec(job, iq)
     box = _middle(spec.shape, _MAX_PIXELS)
-    halves, filled = _fill(job.folder / TRACKS, box, spec)
     grid = frame_blocks(iq.shape[0], job.config.ultrasound.clutter)
-    time_s = np.array([tile.core.stop[0] for tile in grid]) / iq.attributes["frame_rate_hz"]
-    correlation = fourier_correlation(
-        *(half["count"] for half in halves), spacing_um=spec.spacing_um
+    halves, filled = _fill(
+        job.folder / TRACKS, box, spec, stretch_frames=stretch_frames(iq.shape[0], grid)
     )
+    time_s = np.array([tile.core.stop[0] for tile in grid]) / iq.attributes["frame_rate_hz"]
+    correlation = fourier_correlation(*halves, spacing_um=spec.spacing_um)
     saturation = fit_saturation(time_s, filled) if len(time_s) >= _FEWEST_BLOCKS else None
     checksum = write_bundle(folder / CURVES, _curves(correlation, time_s, filled))
     record = {
@@ -89,18 +92,33 @@ def _judge(job: Job, folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
     return {CURVES: checksum}, record
 
 
-def _fill(tracks: Path, box: Box, spec: ImageSpec) -> tuple[tuple[Sums, Sums], NDArray[np.float64]]:
-    """Draw every other track into one map each; return also what is filled after each block."""
+def stretch_frames(n_frames: int, grid: TileGrid) -> int:
+    """Return how long the stretches of time are that belong to one half by turns.
+
+    An even number of them, as long as blocks where there are enough: a track that goes on from one
+    into the next counts for the first.
+    """
+    pairs = max(1, len(grid) // 2)
+    return math.ceil(n_frames / (2 * pairs))
+
+
+def _fill(
+    tracks: Path, box: Box, spec: ImageSpec, *, stretch_frames: int
+) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]:
+    """Return the passages of two halves, and the part that is filled after each block."""
     halves = empty_sums(box), empty_sums(box)
     origin_um = spec.origin_um or (0.0,) * box.ndim
     filled = []
     for part in iter_parts(tracks):
+        bounds = track_bounds(part)
+        first = np.repeat(part["frame"][bounds[:-1]], np.diff(bounds))
         for parity, sums in enumerate(halves):
-            half = {name: column[part["track"] % 2 == parity] for name, column in part.items()}
+            kept = first // stretch_frames % 2 == parity
+            half = {name: column[kept] for name, column in part.items()}
             accumulate(sums, half, box=box, pixel_um=spec.spacing_um, origin_um=origin_um)
         crossed = (halves[0]["count"] > 0) | (halves[1]["count"] > 0)
         filled.append(np.count_nonzero(crossed) / box.size)
-    return halves, np.array(filled)
+    return (halves[0]["count"], halves[1]["count"]), np.array(filled)
 
 
 def _curves(
@@ -134,8 +152,7 @@ def _saturation(
         "acquired_s": round(seconds, 3),
         "filled_percent": round(100 * float(filled[-1]), 3),
     }
-    # Where the map still fills in proportion to time, the plateau may come out as anything.
-    if fitted is None or fitted.plateau > 1:
+    if fitted is None:
         return record | {"plateau_percent": None, "time_to_90_s": None}
     return record | {
         "plateau_percent": round(100 * fitted.plateau, 3),

@@ -229,7 +229,8 @@ def _aperture(
     angle = (turn - torch.floor(turn)).mul_(2 * math.pi)
     cosine, sine = torch.cos(angle), torch.sin(angle)
     if window == "hann":
-        rim = (place / depth).view(-1).index_select(0, kept)
+        # An element that a point lies on is in the middle of its aperture.
+        rim = (place / depth).nan_to_num_(0.0).view(-1).index_select(0, kept)
         weight = torch.cos(math.pi * rim).mul_(0.5).add_(0.5)
         cosine, sine = cosine * weight, sine * weight
     point = kept // len(elements_um)

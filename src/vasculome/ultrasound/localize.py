@@ -78,8 +78,6 @@ def positions_um(
 def passing(
     detections: Table,
     *,
-    noise: float | None = None,
-    min_snr: float = 0.0,
     max_maxima: int | None = None,
     max_shift_px: float | None = None,
 ) -> Table:
@@ -89,9 +87,6 @@ def passing(
     ----------
     detections
         Table from a localizer.
-    noise, min_snr
-        Root mean square of the noise (:func:`~vasculome.ultrasound.detect.noise_level`), and how
-        many times it the amplitude must be at least.
     max_maxima
         Local maxima that the patch may hold; PALA takes 2 on 3 and 3 on 5 voxels.
     max_shift_px
@@ -104,8 +99,6 @@ def passing(
     The table without the rows that do not pass; a gate that is None is open.
     """
     kept = np.ones(len(detections["frame"]), bool)
-    if noise is not None:
-        kept &= detections["amplitude"] >= min_snr * noise
     if max_maxima is not None:
         kept &= detections["maxima"] <= max_maxima
     if max_shift_px is not None:

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from vasculome.config import LocalizeConfig, RunConfig, Sample
-from vasculome.errors import UserError
 from vasculome.geometry import Box
 from vasculome.metrics.localization import match, score_localization
 from vasculome.metrics.resolution import fourier_correlation
 from vasculome.metrics.tracking import score_links
 from vasculome.simulate.phantoms import ultrasound_phantom
-from vasculome.stages import clutter_filter, job, ulm_quality
+from vasculome.stages import job, ulm_quality
 from vasculome.stages.job import Job
 from vasculome.storage.arrays import open_array
 from vasculome.storage.bundles import read_bundle
@@ -37,7 +36,7 @@ def folder(phantom, tmp_path_factory):
     """A folder in which the IQ is ingested."""
     folder = tmp_path_factory.mktemp("ulm")
     np.save(folder / "iq.npy", np.concatenate(list(phantom.blocks)))
-    job.execute(job_of(folder, "ingest_iq"))
+    run(folder, "ingest_iq", "calibrate")
     return folder
 
 
@@ -112,97 +111,6 @@ def test_gates_leave_out_what_does_not_pass(folder, gate, column, largest):
     assert 0 < len(passed["frame"]) < len(everything["frame"])
     assert everything[column].max() > largest
     np.testing.assert_array_equal(passed["x_um"], everything["x_um"][everything[column] <= largest])
-
-
-# Clutter
-
-
-@pytest.mark.parametrize(
-    "adaptive",
-    [
-        {"keep_from": "centroid"},
-        {"keep_from": "similarity"},
-        {"keep_from": "centroid", "keep_to": "noise", "randomized": False},
-        {"keep_from": "similarity", "keep_to": "similarity"},
-    ],
-    ids=str,
-)
-def test_a_cut_that_is_found_is_that_cut_in_every_block(folder, adaptive):
-    sample_folder, found = run(folder, "localize", clutter=adaptive)
-    by_itself = files_of(sample_folder / "detections")
-    assert found["keep_from"] == found[f"keep_from_{adaptive['keep_from']}"]
-    said = {key: found[key] for key in ("keep_from", "keep_to")}
-    assert (said["keep_to"] is None) == ("keep_to" not in adaptive)
-    run(folder, "localize", clutter={**adaptive, **said})
-    assert files_of(sample_folder / "detections") == by_itself
-
-
-def test_the_cut_parts_tissue_from_blood(folder, phantom):
-    # Tissue moves by fractions of a wavelength: a few vectors hold it, and no bubble.
-    sample_folder, found = run(folder, "localize", clutter={"keep_from": "centroid"})
-    assert 3 <= found["keep_from"] <= 12
-    adaptive = scores(sample_folder, phantom).jaccard
-    too_low = scores(run(folder, "localize", clutter={"keep_from": 2})[0], phantom).jaccard
-    assert adaptive > max(0.6, too_low + 0.2)
-
-
-def test_a_killed_run_does_not_look_for_the_cut_again(folder):
-    sample_folder, before = run(folder, "localize", clutter={"keep_from": "centroid"})
-    bounds = sample_folder / clutter_filter.CLUTTER / clutter_filter.BOUNDS
-    inode = bounds.stat().st_ino
-    (sample_folder / "manifests/localize.json").unlink()
-    (sample_folder / "detections/part-000001.parquet").unlink()
-    _, after = run(folder, "localize", clutter={"keep_from": "centroid"})
-    assert after == before
-    assert bounds.stat().st_ino == inode
-
-
-def test_the_evidence_is_of_the_first_block(folder):
-    sample_folder, _ = run(folder, "localize")
-    evidence = read_bundle(sample_folder / clutter_filter.CLUTTER / clutter_filter.BOUNDS)
-    block = np.load(folder / "iq.npy")[:BLOCK].reshape(BLOCK, -1).astype(complex)
-    np.testing.assert_allclose(
-        evidence["singular_values"], np.linalg.svd(block, compute_uv=False), rtol=1e-4
-    )
-
-
-def test_the_bandpass_filter_needs_no_cut(folder, phantom):
-    sample_folder, summary = run(folder, "localize", clutter={"method": "bandpass"})
-    assert "keep_from" not in summary
-    assert job_of(folder, "localize").manifest("localize")["stores"] == ["detections"]
-    # Slow bubbles go with the tissue, and what is found is where bubbles are.
-    found = scores(sample_folder, phantom)
-    assert found.precision > 0.5
-    assert found.recall > 0.3
-
-
-@pytest.mark.parametrize(
-    ("clutter", "says"),
-    [
-        ({"method": "bandpass", "band_hz": [50, 500]}, "not below half the frame rate"),
-        ({"keep_from": "centroid", "band_hz": [600, 700]}, "not below half the frame rate"),
-        ({"keep_from": "centroid", "block_frames": 4}, "a block of 4 frames is too short"),
-        ({"method": "bandpass", "block_frames": 10}, "too short: the filter needs 16"),
-    ],
-    ids=str,
-)
-def test_a_filter_that_cannot_work_is_refused_before_anything_runs(folder, clutter, says):
-    done = job_of(folder, "localize", {"clutter": clutter})
-    with pytest.raises(UserError, match=says):
-        job.check_sample(done.config, done.sample)
-
-
-@pytest.mark.parametrize(
-    ("clutter", "says"),
-    [
-        ({"keep_from": "centroid", "band_hz": [480, 490]}, "is faster than 480 Hz"),
-        ({"keep_from": 79, "keep_to": "noise"}, "would be kept: none"),
-    ],
-    ids=str,
-)
-def test_a_cut_that_leaves_nothing_is_told(folder, clutter, says):
-    with pytest.raises(UserError, match=says):
-        run(folder, "localize", clutter=clutter)
 
 
 # Tracks
@@ -288,14 +196,17 @@ def test_what_is_filled_is_what_the_map_shows(judged):
     np.testing.assert_allclose(curves["time_s"], [0.08, 0.16, 0.24])
 
 
-def test_resolution_is_that_of_odd_and_even_tracks(judged):
+def test_resolution_is_that_of_stretches_of_time_by_turns(judged):
     sample_folder, _, quality = judged
     density = open_image(sample_folder / "maps/density.ome.zarr").spec
     tracks = read_parts(sample_folder / "tracks")
     halves = []
-    for odd in (0, 1):
+    begins = {t: f for f, t in reversed(list(zip(tracks["frame"], tracks["track"], strict=True)))}
+    # Of three blocks of 80 frames, two stretches are made.
+    late = np.array([begins[t] >= 120 for t in tracks["track"]])
+    for half_of_time in (~late, late):
         sums = empty_sums(Box.of_shape(density.shape))
-        half = {name: column[tracks["track"] % 2 == odd] for name, column in tracks.items()}
+        half = {name: column[half_of_time] for name, column in tracks.items()}
         accumulate(
             sums,
             half,
@@ -311,6 +222,28 @@ def test_resolution_is_that_of_odd_and_even_tracks(judged):
     # Of so few tracks the halves may have nothing in common: then no length is told.
     told = math.inf if quality["resolution_um"] is None else quality["resolution_um"]
     assert told == pytest.approx(truth.resolution_um(), abs=1e-3)
+
+
+def test_fragments_of_one_bubble_show_no_resolution(judged, tmp_path):
+    """Bubbles at rest at places of their own, each seen in many tracks: nothing is seen twice."""
+    rng = np.random.default_rng(0)
+    n_bubbles, n_tracks, n_points = 200, 6, 5
+    place = rng.uniform(200, 2600, (n_bubbles, 1, 1, 2))
+    begin = rng.integers(0, 8, n_bubbles)[:, None, None] * 120
+    frame = begin + 10 * np.arange(n_tracks)[:, None] + np.arange(n_points)
+    drift = 5.0 * (np.arange(n_tracks * n_points).reshape(n_tracks, n_points) - 15)
+    path = np.broadcast_to(place, (n_bubbles, n_tracks, n_points, 2)).copy()
+    path[..., 0] += drift
+    track = np.repeat(np.arange(n_bubbles * n_tracks), n_points)
+    columns = {"z_um": path[..., 0].ravel(), "x_um": path[..., 1].ravel()}
+    still = {"vz_mm_s": np.zeros(len(track)), "vx_mm_s": np.ones(len(track))}
+    write_table(
+        part_path(tmp_path, 0), {"track": track, "frame": frame.ravel(), **columns, **still}
+    )
+    spec = open_image(judged[0] / "maps/density.ome.zarr").spec
+    halves, _ = ulm_quality._fill(tmp_path, Box.of_shape(spec.shape), spec, stretch_frames=120)
+    found = fourier_correlation(*halves, spacing_um=spec.spacing_um).resolution_um()
+    assert found > 500
 
 
 def test_the_middle_of_a_large_map_is_judged(folder, judged, monkeypatch):

@@ -307,3 +307,24 @@ def test_what_does_not_fit_is_refused(change, message):
     grid = (np.array([5000.0]), np.array([0.0]))
     with pytest.raises(ValueError, match=message):
         _beamform(_noise((1, 1, 32, 50)), grid, elements, _planes([0.0], 2), start, **change)
+
+
+@pytest.mark.parametrize("window", ["rectangular", "hann"])
+def test_points_on_elements_are_numbers(window):
+    iq = np.ones((1, 1, 33, 50), np.complex64)
+    elements = np.stack([np.zeros(33), (np.arange(33) - 16) * 200.0], axis=1)
+    image = delay_and_sum(
+        iq,
+        grid_um=(np.array([0.0, 200.0]), elements[:, 1]),
+        elements_um=elements,
+        waves=_planes([0.0], 2),
+        start_time_s=np.zeros(1),
+        sampling_frequency_hz=SAMPLING_HZ,
+        center_frequency_hz=CENTER_HZ,
+        speed_of_sound_m_s=SPEED_M_S,
+        f_number=1.0,
+        window=window,
+    )
+    assert np.isfinite(image).all()
+    # At depth 0 an element hears itself alone.
+    np.testing.assert_allclose(np.abs(image[0, 0]), 1, rtol=1e-5)
