@@ -36,6 +36,7 @@ from scipy.spatial.distance import cdist
 
 from vasculome.metrics.tracking import score_links, score_tracks
 from vasculome.simulate.bubble_pairs import FramePair, PairScene, frame_pairs, psf_bank
+from vasculome.simulate.psf_pymust import LinearArray, simulate_echoes
 from vasculome.ultrasound.fusion import (
     DISTANCE_ONLY,
     PUBLISHED,
@@ -48,7 +49,6 @@ from vasculome.ultrasound.fusion import (
 )
 from vasculome.ultrasound.kalman import ConstantVelocity
 from vasculome.ultrasound.pair import pair
-from vasculome.ultrasound.psf_simulated import simulate_psf
 from vasculome.ultrasound.track import LinkRule, advance, finish, start
 
 PIXEL_UM = 4.928
@@ -136,21 +136,20 @@ def pymust_bank(count: int, *, seed: int) -> NDArray[np.float32]:
     """
     rng = np.random.default_rng(seed)
     reach = int(np.ceil(2 * WAVELENGTH_UM / PIXEL_UM))
-    echoes = [
-        simulate_psf(
-            depth_um=[rng.uniform(3000, 9000)],
-            spacing_um=(PIXEL_UM, PIXEL_UM),
-            origin_depth_um=0.0,
-            half_width=reach,
+    offsets_um = PIXEL_UM * np.arange(-reach, reach + 1)
+    echoes = []
+    for _ in range(count):
+        depth_um = rng.uniform(3000, 9000)
+        array = LinearArray(
             frequency_hz=20e6,
-            n_elements=128,
-            pitch_um=69.0,
             bandwidth=rng.uniform(0.45, 0.75),
+            pitch_um=69.0,
+            width_um=0.9 * 69.0,
+            angles_deg=tuple(range(-4, 5)),
             f_number=rng.uniform(0.8, 1.6),
-            angles_deg=range(-4, 5),
-        ).echoes[0]
-        for _ in range(count)
-    ]
+        )
+        echo = simulate_echoes(array, depth_um=[depth_um], offsets_um=(offsets_um, offsets_um))
+        echoes.append(echo[0])
     bank = np.abs(np.stack(echoes))
     return (bank / bank.max(axis=(1, 2), keepdims=True)).astype(np.float32)
 

@@ -84,6 +84,7 @@ def load_brain(data: Path, week: str = "week 2") -> Brain:
             direction=whole.direction[cut],
             growth_per_s=whole.growth_per_s[cut],
             pixel_um=whole.pixel_um,
+            origin_um=whole.origin_um,
         ),
         counts=counts[cut],
     )

@@ -43,6 +43,7 @@ _ULTRASOUND_COLUMNS = (
     "sequence",
     "variable",
     "frame_rate_hz",
+    "frames_per_run",
     "wavelength_um",
     "center_frequency_hz",
     "speed_of_sound_m_s",
@@ -112,6 +113,10 @@ class Sample(Settings):
         None, description="Ultrasound: variable in the file, or two for I and Q: I,Q."
     )
     frame_rate_hz: PositiveFloat | None = Field(None, description="Ultrasound: frames a second.")
+    frames_per_run: PositiveInt | None = Field(
+        None,
+        description="Ultrasound: frames between two pauses of the recording; empty: no pauses.",
+    )
     wavelength_um: PositiveFloat | None = Field(
         None, description="Ultrasound: speed of sound / centre frequency."
     )

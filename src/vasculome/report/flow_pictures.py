@@ -223,8 +223,8 @@ def _quality_charts(album: Album, folder: Path) -> None:
             read_bundle(curves), resolution_um=summary.get("resolution_um")
         ),
         caption="Correlation, at each spatial frequency, of two maps, of the tracks that begin in "
-        "every other stretch of time. Where it falls below the half-bit threshold lies the resolution; as each map holds half "
-        "of the tracks, that of the whole is somewhat better.",
+        "every other stretch of time. Where it falls below the half-bit threshold lies the "
+        "resolution; as each map holds half of the tracks, that of the whole is somewhat better.",
         alt="Fourier ring correlation falling with spatial frequency, and the half-bit threshold.",
     )
     album.add(

@@ -8,10 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from vasculome.simulate.bubbles import BubbleTable
+from vasculome.simulate.bubbles import BubbleSizes, BubbleTable
 from vasculome.simulate.echoes import Psf, add_echoes
+from vasculome.simulate.flow import flow_blocks
+from vasculome.simulate.flow_field import FlowField
+from vasculome.simulate.map_flow import map_flow_blocks
 from vasculome.simulate.noise import complex_noise
 from vasculome.simulate.speckle import Tissue, TissueMotion
+from vasculome.simulate.trees import VesselGraph
 
 _CHUNK_FRAMES = 8
 
@@ -32,7 +36,7 @@ class Scanner:
     psf
         Echo of a bubble of amplitude 1, whose peak is 1.
     seed
-        Of tissue and noise.
+        Of tissue and noise, and of bubbles in :func:`simulate_acquisition`.
     clutter_db, noise_db
         Root-mean-square of tissue, and of noise, over the peak of a bubble of amplitude 1;
         ``-inf`` leaves either out.
@@ -60,7 +64,8 @@ class Scanner:
         self._spacing_um = spacing_um
         self._origin_um = origin_um
         self._psf = psf
-        self._seed = seed
+        self.seed = seed
+        self.frame_rate_hz = frame_rate_hz
         self._clutter = np.float32(10 ** (clutter_db / 20))
         self._noise = np.float32(10 ** (noise_db / 20))
         self._noise_sigma_px = noise_sigma_px
@@ -96,7 +101,7 @@ class Scanner:
                     part[i] += self._clutter * self._tissue.frame(frame)
                 if self._noise > 0:
                     part[i] += self._noise * complex_noise(
-                        self._shape, seed=self._seed, frame=frame, sigma_px=self._noise_sigma_px
+                        self._shape, seed=self.seed, frame=frame, sigma_px=self._noise_sigma_px
                     )
             add_echoes(
                 part,
@@ -110,6 +115,62 @@ class Scanner:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(fill, range(0, len(iq), _CHUNK_FRAMES)))
         return iq
+
+
+def simulate_acquisition(
+    flow: VesselGraph | FlowField,
+    scanner: Scanner,
+    *,
+    n_frames: int,
+    mean_bubbles: float,
+    lifetime_s: float = 0.4,
+    sizes: BubbleSizes | None = None,
+    block_frames: int = 100,
+    threads: int = 1,
+) -> Iterator[tuple[NDArray[np.complex64], BubbleTable]]:
+    """Yield the IQ frames of bubbles that flow, and where the bubbles are, block by block.
+
+    An acquisition is told by its settings and the scanner's seed: neither ``block_frames`` nor
+    ``threads`` changes a byte, the first frames are the same whatever ``n_frames`` is, and memory
+    does not grow with it.
+
+    Parameters
+    ----------
+    flow
+        Vessels, 2-D or 3-D, or a measured map; their z is the depth below the array too.
+    scanner
+        What sees the bubbles.
+    n_frames
+        Frames in all; ``block_frames`` of them in a block, fewer in the last.
+    mean_bubbles
+        Mean number of bubbles in a frame, those outside the field of view included.
+    lifetime_s
+        Mean lifetime of a bubble that does not leave.
+    sizes
+        How bubbles differ in their echoes.
+    threads
+        Threads that the frames of a block are shared among.
+
+    Yields
+    ------
+    tuple of numpy.ndarray and BubbleTable
+        Complex64 (frames, z, [y,] x), and the truth about the same frames; frames and tracks are
+        numbered through.
+    """
+    drift = flow_blocks if isinstance(flow, VesselGraph) else map_flow_blocks
+    tables = drift(
+        flow,
+        n_frames=n_frames,
+        frame_rate_hz=scanner.frame_rate_hz,
+        mean_bubbles=mean_bubbles,
+        seed=scanner.seed,
+        lifetime_s=lifetime_s,
+        sizes=sizes,
+        block_frames=block_frames,
+    )
+    for first, bubbles in zip(range(0, n_frames, block_frames), tables, strict=True):
+        stop = min(first + block_frames, n_frames)
+        yield scanner.frames(bubbles, first, stop, threads=threads), bubbles
 
 
 def make_iq(
@@ -127,7 +188,7 @@ def make_iq(
     origin_um: Sequence[float] | None = None,
     block_frames: int = 100,
 ) -> Iterator[NDArray[np.complex64]]:
-    """Yield the IQ frames of a :class:`Scanner` from frame 0 on, ``block_frames`` at a time.
+    """Yield the IQ frames of bubbles whose whole table is there, from frame 0 on.
 
     Parameters
     ----------

@@ -36,8 +36,8 @@ class FlowField:
     growth_per_s
         Float64 (z, [y,] x): rate at which the density must gain (positive) or lose bubbles to
         stay as it is, relative to itself: the divergence of density x velocity over density.
-    pixel_um
-        Pixel size along each axis.
+    pixel_um, origin_um
+        Pixel size along each axis, and centre of pixel 0.
     """
 
     density: Float
@@ -45,6 +45,7 @@ class FlowField:
     direction: Float
     growth_per_s: Float
     pixel_um: tuple[float, ...]
+    origin_um: tuple[float, ...]
 
 
 def flow_field(
@@ -52,6 +53,7 @@ def flow_field(
     speed_mm_s: NDArray[np.floating],
     *,
     pixel_um: Sequence[float],
+    origin_um: Sequence[float] | None = None,
     threshold: float = 0.5,
 ) -> FlowField:
     """Infer from maps of density and speed which way blood flows.
@@ -68,8 +70,8 @@ def flow_field(
         Bubble counts (z, [y,] x), not negative.
     speed_mm_s
         Unsigned mean speed where the density is positive.
-    pixel_um
-        Pixel size along each axis.
+    pixel_um, origin_um
+        Pixel size along each axis, and centre of pixel 0 (0 by default).
     threshold
         Smoothed density from which a pixel belongs to a vessel.
 
@@ -105,6 +107,7 @@ def flow_field(
         direction=direction,
         growth_per_s=np.where(vessel, growth, 0.0),
         pixel_um=tuple(float(p) for p in pixel_um),
+        origin_um=tuple(float(o) for o in origin_um or [0.0] * counts.ndim),
     )
 
 

@@ -31,10 +31,11 @@ def flow_on_map(
 ) -> BubbleTable:
     """Let bubbles drift along a flow field so that their mean density stays the field's.
 
-    New bubbles appear where density x velocity grows along the flow, and everywhere in proportion
-    to the density to make up for those whose lifetime ends; bubbles vanish where it falls (they
-    leave the imaged slice), at their lifetime's end, and where they leave the vessels. On its path
-    a bubble keeps to the axis's sign that continues its own heading.
+    New bubbles appear where density x velocity grows along the flow, where blood comes over the
+    map's border, and everywhere in proportion to the density to make up for those whose lifetime
+    ends; bubbles vanish where it falls (they leave the imaged slice), at their lifetime's end, and
+    where they leave the vessels or the map. On its path a bubble keeps to the axis's sign that
+    continues its own heading.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ def flow_on_map(
     Returns
     -------
     BubbleTable
-        Positions with the centre of pixel 0 as origin.
+        Where the field's origin has them.
     """
     drift = _MapDrift(field, mean_bubbles, lifetime_s, frame_rate_hz, rng)
     swarm = drift.newcomers(0, n_frames, rng)
@@ -126,6 +127,7 @@ class _MapDrift:
         self._speed_mm_s = field.speed_mm_s.reshape(lift)
         self._loss_per_s = -field.growth_per_s.reshape(lift)
         self._pixel_um = np.array([1.0] * missing + list(field.pixel_um))
+        self._origin_um = np.array(field.origin_um)
         self._lifetime_s = lifetime_s
         self._frame_rate_hz = frame_rate_hz
         self._n_named = 0
@@ -133,7 +135,8 @@ class _MapDrift:
         inside = field.density > 0
         self._pixels = np.argwhere(inside)
         self._weight = field.density[inside]
-        self._gain = self._weight * (np.maximum(field.growth_per_s[inside], 0) + 1 / lifetime_s)
+        gain_per_s = np.maximum(field.growth_per_s, 0) + _entering_per_s(field) + 1 / lifetime_s
+        self._gain = self._weight * gain_per_s[inside]
         self._mean_bubbles = mean_bubbles
         # How long bubbles stay depends on the whole map; a trial tells how many must appear.
         start = self._seeds(_TRIAL, self._gain, rng)
@@ -168,7 +171,8 @@ class _MapDrift:
         return Rows(
             bubble=np.repeat(swarm.name, np.diff(first_row))[kept],
             frame=frame[kept],
-            position_um=pixel[kept, self._missing :] * self._pixel_um[self._missing :],
+            position_um=pixel[kept, self._missing :] * self._pixel_um[self._missing :]
+            + self._origin_um,
             velocity_mm_s=velocity[kept, self._missing :],
         )
 
@@ -192,6 +196,17 @@ class _MapDrift:
             heading=np.zeros((count, 3)),
             luck=luck,
         )
+
+
+def _entering_per_s(field: FlowField) -> Float:
+    """Return the rate at which bubbles come over the border into its pixels, per bubble there."""
+    rate = np.zeros(field.density.shape)
+    for axis, size_um in enumerate(field.pixel_um):
+        pixels_per_s = 1e3 * field.speed_mm_s * field.direction[..., axis] / size_um
+        before = (slice(None),) * axis
+        rate[*before, 0] += np.maximum(pixels_per_s[*before, 0], 0)
+        rate[*before, -1] += np.maximum(-pixels_per_s[*before, -1], 0)
+    return rate
 
 
 @njit(cache=True, nogil=True)

@@ -1,4 +1,4 @@
-"""A bank of point spread functions simulated with PyMUST, for linear and matrix arrays."""
+"""Point spread functions simulated with PyMUST, for linear and matrix arrays."""
 
 from __future__ import annotations
 
@@ -131,6 +131,42 @@ class MatrixArray:
         return total
 
 
+def simulate_echoes(
+    array: LinearArray | MatrixArray, *, depth_um: Sequence[float], offsets_um: Sequence[Float]
+) -> Complex:
+    """Simulate a bubble at each depth below the middle of the array, and beamform its echo.
+
+    Each plane wave is transmitted, its echo received (``simus``), demodulated (``rf2iq``), delayed
+    and summed (``dasmtx``), and the waves are added up. A depth takes about half a second for a
+    linear array, a quarter of a minute or more for a matrix array.
+
+    Parameters
+    ----------
+    depth_um
+        Depths below the array.
+    offsets_um
+        How far pixels are from the bubble along z, [y,] x.
+
+    Returns
+    -------
+    numpy.ndarray
+        Complex128 (depths, z, [y,] x).
+
+    Raises
+    ------
+    UserError
+        If PyMUST is not installed.
+
+    Notes
+    -----
+    Source: Garcia, Computer Methods and Programs in Biomedicine 218, 106726, 2022,
+    doi:10.1016/j.cmpb.2022.106726.
+    """
+    pymust = _pymust()
+    z, *lateral = offsets_um
+    return np.stack([array.echo(pymust, depth, [depth + z, *lateral]) for depth in depth_um])
+
+
 def simulate_bank(
     array: LinearArray | MatrixArray,
     *,
@@ -138,11 +174,7 @@ def simulate_bank(
     reach_wavelengths: tuple[float, float] = (3.0, 6.0),
     steps_per_wavelength: tuple[int, int] = (8, 4),
 ) -> PsfBank:
-    """Simulate a bubble at each depth below the middle of the array, and beamform its echo.
-
-    Each plane wave is transmitted, its echo received (``simus``), demodulated (``rf2iq``), delayed
-    and summed (``dasmtx``), and the waves are added up. A depth takes about a second for a linear
-    array, a quarter of a minute or more for a matrix array.
+    """Return the echoes of :func:`simulate_echoes` as a bank.
 
     Parameters
     ----------
@@ -158,27 +190,20 @@ def simulate_bank(
     ------
     UserError
         If PyMUST is not installed.
-
-    Notes
-    -----
-    Source: Garcia, Computer Methods and Programs in Biomedicine 218, 106726, 2022,
-    doi:10.1016/j.cmpb.2022.106726.
     """
-    pymust = _pymust()
     lateral = array.ndim - 1
     steps = np.array([steps_per_wavelength[0], *[steps_per_wavelength[1]] * lateral])
     reach = np.array([reach_wavelengths[0], *[reach_wavelengths[1]] * lateral])
     half = np.rint(reach * steps).astype(int)
     step_um = array.wavelength_um / steps
-    axes_um = [s * np.arange(-n, n + 1) for s, n in zip(step_um, half, strict=True)]
-    fade = np.ones(())
-    for n in half:
-        fade = np.multiply.outer(fade, _fade(n))
-    echoes = np.empty((len(depth_um), *fade.shape), np.complex64)
-    for number, depth in enumerate(depth_um):
-        echo = array.echo(pymust, depth, [depth + axes_um[0], *axes_um[1:]])
-        echoes[number] = fade * echo / echo[tuple(half)]
-    return PsfBank(np.asarray(depth_um, np.float64), echoes, tuple(step_um.tolist()))
+    offsets_um = [s * np.arange(-n, n + 1) for s, n in zip(step_um, half, strict=True)]
+    echoes = simulate_echoes(array, depth_um=depth_um, offsets_um=offsets_um)
+    echoes /= echoes[(..., *half)].reshape(-1, *[1] * array.ndim)
+    for axis, n in enumerate(half):
+        echoes *= _fade(n).reshape(-1, *[1] * (lateral - axis))
+    return PsfBank(
+        np.asarray(depth_um, np.float64), echoes.astype(np.complex64), tuple(step_um.tolist())
+    )
 
 
 def _fade(half: int) -> Float:
@@ -211,6 +236,6 @@ def _pymust() -> ModuleType:
         raise UserError(
             "PyMUST, which simulates the point spread function, is not installed",
             where="point spread function",
-            fix="pip install pymust, or use the Gaussian one",
+            fix="pip install pymust, or take another point spread function",
         ) from error
     return pymust

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vasculome.config import LocalizeConfig
 from vasculome.ultrasound.columns import Table, axis_names
@@ -56,7 +56,7 @@ def correlated_bubbles(
 
 
 def _localized(
-    image: NDArray[np.float32], how: LocalizeConfig, *, threshold: float, first_frame: int
+    image: NDArray[np.float32], how: LocalizeConfig, *, threshold: ArrayLike, first_frame: int
 ) -> Table:
     peaks = find_peaks(
         image,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from vasculome.stages.clutter_filter import (
     Cut,
     check_band,
     choose_cut,
-    filter_block,
     filter_bytes,
+    filtered_block,
     frame_blocks,
     judge,
     judge_bytes,
@@ -73,23 +72,26 @@ def check(job: Job) -> None:
 
 
 def bound(job: Job) -> MemoryBound:
-    """Return the memory bound: a block with copies of the filter, or with patches of bubbles."""
-    shape = open_raw(job).shape
+    """Return the memory bound: a block with copies of the filter, and patches of bubbles."""
+    raw = open_raw(job)
+    shape, frame_rate_hz = raw.shape, acquisition(job, raw).frame_rate_hz
     chosen = job.config.ultrasound
-    (frames,) = frame_blocks(shape[0], chosen.clutter).core_shape
+    (frames,) = frame_blocks(
+        shape[0], chosen.clutter, frames_per_run=job.sample.frames_per_run
+    ).core_shape
     block = (frames, *shape[1:])
-    averaging = math.prod(block) * (8 + 4) + estimate_bytes(
+    patches = estimate_bytes(
         chosen.psf.half_width_px, ndim=len(shape) - 1, min_bubbles=chosen.psf.min_bubbles
     )
-    data = max(filter_bytes(block, chosen.clutter), judge_bytes(block, chosen.clutter), averaging)
-    return MemoryBound(data, 1)
+    filtering = filter_bytes(block, chosen.clutter, frame_rate_hz=frame_rate_hz)
+    return MemoryBound(max(filtering, judge_bytes(block, chosen.clutter)) + patches, 1)
 
 
 def run(job: Job) -> Outcome:
     """Write the evidence for the cut and the echo of a bubble; the summary tells both."""
     iq = open_array(job.folder / IQ)
     chosen = job.config.ultrasound
-    grid = frame_blocks(iq.shape[0], chosen.clutter)
+    grid = frame_blocks(iq.shape[0], chosen.clutter, frames_per_run=job.sample.frames_per_run)
     folder = job.folder / CALIBRATION
     work = functools.partial(
         _calibrate,
@@ -125,18 +127,16 @@ def _calibrate(
 ) -> TileResult:
     """Judge one block of frames, filter it, and learn the echo of a bubble from it."""
     known = iq.attributes
-    block = read_block(iq, tile)
     files, record = {BOUNDS: ""}, {}
     cut = None
     if chosen.clutter.method == "svd":
-        bounds = judge(block, chosen.clutter, frame_rate_hz=known["frame_rate_hz"])
+        bounds = judge(read_block(iq, tile), chosen.clutter, frame_rate_hz=known["frame_rate_hz"])
         files[BOUNDS] = write_bundle(folder / BOUNDS, _evidence(bounds, chosen.clutter))
         cut = choose_cut(chosen.clutter, bounds, shortest=shortest)
         record = _cuts(cut, bounds)
     else:
         (folder / BOUNDS).unlink(missing_ok=True)
-    filtered = filter_block(block, chosen.clutter, cut, frame_rate_hz=known["frame_rate_hz"])
-    del block
+    filtered = filtered_block(iq, tile, chosen.clutter, cut)
     pixels = Pixels(tuple(known["spacing_um"]), known["wavelength_um"], first_depth_um)
     checked, told = _write_psf(filtered, chosen, pixels, folder / PSF)
     return TileResult(files | {PSF: checked}, record | told)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from vasculome.config import ClutterConfig
 from vasculome.errors import UserError
 from vasculome.geometry import Tile
-from vasculome.stages.clutter_filter import Cut, filter_block, read_block
+from vasculome.stages.clutter_filter import Cut, filtered_block
 from vasculome.stages.job import Job
 from vasculome.storage.arrays import ShardedArray
 from vasculome.storage.bundles import read_bundle
@@ -50,14 +50,5 @@ def filtered_and_correlated(
     iq: ShardedArray, tile: Tile, *, clutter: ClutterConfig, cut: Cut | None, psf: DepthPsf
 ) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
     """Return a block of frames without tissue, and its local correlation with a bubble's echo."""
-    filtered = filtered_block(iq, tile, clutter=clutter, cut=cut)
+    filtered = filtered_block(iq, tile, clutter, cut)
     return filtered, correlation_map(filtered, psf)
-
-
-def filtered_block(
-    iq: ShardedArray, tile: Tile, *, clutter: ClutterConfig, cut: Cut | None
-) -> NDArray[np.complex64]:
-    """Return a block of frames without tissue."""
-    return filter_block(
-        read_block(iq, tile), clutter, cut, frame_rate_hz=iq.attributes["frame_rate_hz"]
-    )

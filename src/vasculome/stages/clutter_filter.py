@@ -20,6 +20,9 @@ _VECTORS_COMPARED = 200
 _FEWEST_FRAMES = {"svd": 8, "bandpass": 16}
 """That singular vectors are judged by, and that are filtered both ways."""
 
+_PERIODS_TO_SETTLE = 3
+"""Of the band's lower edge; after them what the filter makes of its first frame is below 1 %."""
+
 _BANDPASS_BYTES = 200_000_000
 """Pieces in double precision, whatever the size of the frames."""
 
@@ -32,16 +35,23 @@ class Cut:
     keep_to: int | None
 
 
-def frame_blocks(n_frames: int, clutter: ClutterConfig) -> TileGrid:
+def frame_blocks(
+    n_frames: int, clutter: ClutterConfig, *, frames_per_run: int | None = None
+) -> TileGrid:
     """Return blocks of frames of nearly equal length: a short last one could not be filtered.
+
+    Where there are pauses in the recording, after every ``frames_per_run`` frames, no block spans
+    one: all have the length that divides a run and is nearest to the one asked for.
 
     Raises
     ------
     UserError
         If a block has fewer frames than the filter needs.
     """
-    blocks = max(1, round(n_frames / clutter.block_frames))
-    length = math.ceil(n_frames / blocks)
+    if frames_per_run is None or frames_per_run == n_frames:
+        length = math.ceil(n_frames / max(1, round(n_frames / clutter.block_frames)))
+    else:
+        length = _nearest_divisor(frames_per_run, clutter.block_frames)
     grid = TileGrid(Box.of_shape((n_frames,)), (length,), (0,))
     shortest = shortest_block(n_frames, grid)
     least = _FEWEST_FRAMES[clutter.method]
@@ -68,13 +78,13 @@ def check_band(clutter: ClutterConfig, *, frame_rate_hz: float) -> None:
         )
 
 
-def filter_bytes(shape: tuple[int, ...], clutter: ClutterConfig) -> int:
+def filter_bytes(shape: tuple[int, ...], clutter: ClutterConfig, *, frame_rate_hz: float) -> int:
     """Return the memory for a block of ``shape``: as read, filtered, its magnitude, and copies."""
     n_frames, n_voxels = shape[0], math.prod(shape[1:])
-    filtering = n_frames * n_voxels * (8 + 8 + 8 + 4)
     if clutter.method == "bandpass":
-        return filtering + _BANDPASS_BYTES
-    return filtering + 4 * 16 * n_frames**2
+        n_frames += 2 * _halo_frames(clutter, frame_rate_hz)
+        return n_frames * n_voxels * (8 + 8 + 8 + 4) + _BANDPASS_BYTES
+    return n_frames * n_voxels * (8 + 8 + 8 + 4) + 4 * 16 * n_frames**2
 
 
 def judge_bytes(shape: tuple[int, ...], clutter: ClutterConfig) -> int:
@@ -124,6 +134,9 @@ def choose_cut(clutter: ClutterConfig, bounds: ClutterBounds, *, shortest: int) 
         first = proposed
     if isinstance(last, str):
         last = {"similarity": bounds.keep_to_similarity, "noise": bounds.keep_to_noise}[last]
+        # Blood that reaches the last vector compared may go on beyond it.
+        if clutter.keep_to == "similarity" and last == _VECTORS_COMPARED:
+            last = None
     if last is not None and last < first:
         raise UserError(
             f"singular vectors {first} to {last} would be kept: none",
@@ -134,19 +147,42 @@ def choose_cut(clutter: ClutterConfig, bounds: ClutterBounds, *, shortest: int) 
     return Cut(first, last)
 
 
-def filter_block(
-    block: NDArray[np.complex64], clutter: ClutterConfig, cut: Cut | None, *, frame_rate_hz: float
+def filtered_block(
+    iq: ShardedArray, tile: Tile, clutter: ClutterConfig, cut: Cut | None
 ) -> NDArray[np.complex64]:
-    """Return the block without tissue."""
-    if cut is None:
-        low_hz, high_hz = clutter.band_hz
-        return bandpass(block, frame_rate_hz=frame_rate_hz, low_hz=low_hz, high_hz=high_hz)
-    return svd_filter(
-        block,
-        keep_from=cut.keep_from,
-        keep_to=None if cut.keep_to is None else min(cut.keep_to, len(block)),
-        randomized=clutter.randomized,
+    """Return a block of frames without tissue.
+
+    The band-pass needs some periods of its lower edge to settle. It is given frames before and
+    after the block, and where there are none, at the ends of a run, the first and last period are
+    0: what it makes of them looks like bubbles.
+    """
+    if cut is not None:
+        block = read_block(iq, tile)
+        return svd_filter(
+            block,
+            keep_from=cut.keep_from,
+            keep_to=None if cut.keep_to is None else min(cut.keep_to, len(block)),
+            randomized=clutter.randomized,
+        )
+    frame_rate_hz = iq.attributes["frame_rate_hz"]
+    (low_hz, high_hz), halo = clutter.band_hz, _halo_frames(clutter, frame_rate_hz)
+    (start,), (stop,) = tile.core.start, tile.core.stop
+    run = iq.attributes["frames_per_run"]
+    begin = start // run * run
+    end = min(begin + run, iq.shape[0])
+    low, high = max(begin, start - halo), min(end, stop + halo)
+    wide = Tile(tile.index, Box((low,), (high,)), Box((low,), (high,)))
+    filtered = bandpass(
+        read_block(iq, wide), frame_rate_hz=frame_rate_hz, low_hz=low_hz, high_hz=high_hz
     )
+    period = math.ceil(frame_rate_hz / low_hz)
+    filtered[: max(0, begin + period - low)] = 0
+    filtered[max(0, end - period - low) :] = 0
+    return filtered[start - low : stop - low]
+
+
+def _halo_frames(clutter: ClutterConfig, frame_rate_hz: float) -> int:
+    return math.ceil(_PERIODS_TO_SETTLE * frame_rate_hz / clutter.band_hz[0])
 
 
 def read_block(iq: ShardedArray, tile: Tile) -> NDArray[np.complex64]:
@@ -159,6 +195,11 @@ def shortest_block(n_frames: int, grid: TileGrid) -> int:
     """Return the length of the shortest block of frames, which is the last."""
     (length,) = grid.core_shape
     return n_frames - length * (len(grid) - 1)
+
+
+def _nearest_divisor(n_frames: int, wanted: int) -> int:
+    divisors = [d for d in range(1, n_frames + 1) if n_frames % d == 0]
+    return min(divisors, key=lambda d: abs(math.log(d / wanted)))
 
 
 def _check_reached(keep_from: int, shortest: int) -> None:

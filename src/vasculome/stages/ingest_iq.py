@@ -10,6 +10,7 @@ from pathlib import Path
 from vasculome.compute.blocks import TileResult, map_tiles
 from vasculome.compute.memory import PROCESS_BYTES, MemoryBound
 from vasculome.config import RunConfig
+from vasculome.errors import UserError
 from vasculome.geometry import Box, Tile, TileGrid
 from vasculome.readers.iq import RawIQ, open_iq
 from vasculome.readers.iq_metadata import METADATA_NAMES, AcquisitionMeta, resolve_metadata
@@ -69,7 +70,10 @@ def run(job: Job) -> Outcome:
     _check(job, raw)
     frames = _frames_per_shard(raw)
     chunk = max(1, frames // _CHUNKS_PER_SHARD)
-    metadata = dataclasses.asdict(acquisition(job, raw)) | {"origin_um": _origin_um(job, raw)}
+    metadata = dataclasses.asdict(acquisition(job, raw)) | {
+        "origin_um": _origin_um(job, raw),
+        "frames_per_run": job.sample.frames_per_run or raw.shape[0],
+    }
     shard = (chunk * (frames // chunk), *raw.shape[1:])
     array = create_array(
         job.folder / IQ,
@@ -109,6 +113,13 @@ def run(job: Job) -> Outcome:
 
 def _check(job: Job, raw: RawIQ | RfImages) -> None:
     acquisition(job, raw)
+    run = job.sample.frames_per_run
+    if run is not None and raw.shape[0] % run:
+        raise UserError(
+            f"holds {raw.shape[0]} frames, which is no multiple of frames_per_run ({run})",
+            where=Path(job.sample.path),
+            fix="correct it, or leave it empty if there are no pauses",
+        )
     if isinstance(raw, RfImages):
         raw.check()
 

@@ -13,11 +13,11 @@ from vasculome.compute.blocks import TileResult, map_tiles
 from vasculome.compute.memory import MemoryBound
 from vasculome.config import ClutterConfig, LocalizeConfig, RunConfig, UltrasoundConfig
 from vasculome.errors import UserError
-from vasculome.geometry import Tile
+from vasculome.geometry import Tile, TileGrid
 from vasculome.stages.bubbles import bright_bubbles, correlated_bubbles
-from vasculome.stages.calibration import cut_of, filtered_and_correlated, filtered_block, psf_of
-from vasculome.stages.clutter_filter import Cut, filter_bytes, frame_blocks
-from vasculome.stages.ingest_iq import IQ, open_raw
+from vasculome.stages.calibration import cut_of, filtered_and_correlated, psf_of
+from vasculome.stages.clutter_filter import Cut, filter_bytes, filtered_block, frame_blocks
+from vasculome.stages.ingest_iq import IQ, acquisition, open_raw
 from vasculome.stages.job import Job, Outcome, content_of
 from vasculome.storage.arrays import ShardedArray, open_array
 from vasculome.storage.bundles import write_bundle
@@ -30,6 +30,9 @@ from vasculome.ultrasound.psf import DepthPsf
 DETECTIONS = "detections"
 POWER_SUFFIX = ".power.npz"
 IMAGES_SUFFIX = ".images.npz"
+_TABLE_BYTES = 500
+"""Measured, at the most: peak and columns of a bubble; its patch takes 4 to 5 bytes a voxel."""
+
 _THRESHOLDS = {"magnitude": "threshold_snr", "correlation": "min_correlation"}
 
 
@@ -41,17 +44,34 @@ def settings(config: RunConfig) -> tuple[ClutterConfig, LocalizeConfig]:
 def bound(job: Job) -> MemoryBound:
     """Return the memory bound: a block as read, filtered, and its magnitude, with SVD copies.
 
-    Its correlation with the echo of a bubble takes no more than the filter took before.
+    Correlation with the echo of a bubble makes one copy more.
     """
-    shape = open_raw(job).shape
+    raw = open_raw(job)
+    shape, frame_rate_hz = raw.shape, acquisition(job, raw).frame_rate_hz
     chosen = job.config.ultrasound
-    (frames,) = frame_blocks(shape[0], chosen.clutter).core_shape
-    images = 2 * image_bytes(chosen.localize, n_dims=len(shape) - 1)
+    (frames,) = _blocks(job, shape[0]).core_shape
+    block = (frames, *shape[1:])
+    bubble = _bubble_bytes(chosen.localize, n_dims=len(shape) - 1)
+    correlation = 8 * math.prod(block) if chosen.localize.detect_on == "correlation" else 0
     return MemoryBound(
-        filter_bytes((frames, *shape[1:]), chosen.clutter)
-        + frames * chosen.localize.max_per_frame * images,
+        filter_bytes(block, chosen.clutter, frame_rate_hz=frame_rate_hz)
+        + correlation
+        + frames * chosen.localize.max_per_frame * bubble,
         job.workers,
     )
+
+
+def _blocks(job: Job, n_frames: int) -> TileGrid:
+    return frame_blocks(
+        n_frames, job.config.ultrasound.clutter, frames_per_run=job.sample.frames_per_run
+    )
+
+
+def _bubble_bytes(how: LocalizeConfig, *, n_dims: int) -> int:
+    """Return the memory that each bubble takes while it is localized, its image included."""
+    reach = (2 if how.localizer == "correlation_centroid" else 1) * how.half_width_px
+    patch = (2 * reach + 1) ** n_dims
+    return _TABLE_BYTES + 5 * patch + 2 * image_bytes(how, n_dims=n_dims)
 
 
 def image_bytes(how: LocalizeConfig, *, n_dims: int) -> int:
@@ -63,7 +83,7 @@ def image_bytes(how: LocalizeConfig, *, n_dims: int) -> int:
 def run(job: Job) -> Outcome:
     """Write detections and power Doppler, one part file a block."""
     iq = open_array(job.folder / IQ)
-    grid = frame_blocks(iq.shape[0], job.config.ultrasound.clutter)
+    grid = _blocks(job, iq.shape[0])
     folder = job.folder / DETECTIONS
     chosen = job.config.ultrasound
     work = functools.partial(
@@ -117,7 +137,7 @@ def _localize(
     (start,) = tile.core.start
     how = chosen.localize
     if psf is None:
-        magnitude = np.abs(filtered_block(iq, tile, clutter=chosen.clutter, cut=cut))
+        magnitude = np.abs(filtered_block(iq, tile, chosen.clutter, cut))
         found = bright_bubbles(magnitude, how, first_frame=start)
     else:
         filtered, correlation = filtered_and_correlated(

@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 
 from vasculome.config import PsfConfig
 from vasculome.errors import UserError
+from vasculome.simulate.psf_pymust import LinearArray, simulate_echoes
 from vasculome.ultrasound.columns import Table, axis_names
 from vasculome.ultrasound.psf import DepthPsf, estimate_psf, given_psf
 from vasculome.ultrasound.psf_gaussian import axial_turn, gaussian_psf
-from vasculome.ultrasound.psf_simulated import simulate_psf
 from vasculome.ultrasound.psf_width import fwhm_px
 
 _SOUND_SPEED_M_S = 1540.0
 """With the wavelength it gives PyMUST the frequency; only their ratio matters."""
+
+_ELEMENT_WIDTH = 0.9
+"""Of the pitch; the rest is the kerf."""
 
 _SPACING_TOLERANCE = 0.01
 _DIRECTIONS = {"z": "axial", "x": "lateral", "y": "elevation"}
@@ -115,23 +118,25 @@ def make_psf(
 
 
 def _simulated(chosen: PsfConfig, pixels: Pixels, *, n_rows: int) -> DepthPsf:
-    first_um = _first_depth_um(chosen, pixels)
     z_um, x_um = pixels.spacing_um
     middles = (np.arange(chosen.bands) + 0.5) * n_rows / chosen.bands - 0.5
+    offsets = np.arange(-chosen.half_width_px, chosen.half_width_px + 1)
     probe = chosen.probe
-    return simulate_psf(
-        depth_um=(first_um + z_um * middles).tolist(),
-        spacing_um=(z_um, x_um),
-        origin_depth_um=first_um,
-        half_width=chosen.half_width_px,
-        frequency_hz=1e6 * _SOUND_SPEED_M_S / pixels.wavelength_um,
-        sound_speed_m_s=_SOUND_SPEED_M_S,
-        n_elements=probe.elements,
-        pitch_um=probe.pitch_um,
-        bandwidth=probe.bandwidth,
-        f_number=probe.f_number,
-        angles_deg=probe.angles_deg,
+    echoes = simulate_echoes(
+        LinearArray(
+            frequency_hz=1e6 * _SOUND_SPEED_M_S / pixels.wavelength_um,
+            bandwidth=probe.bandwidth,
+            n_elements=probe.elements,
+            pitch_um=probe.pitch_um,
+            width_um=_ELEMENT_WIDTH * probe.pitch_um,
+            angles_deg=probe.angles_deg,
+            f_number=probe.f_number,
+            sound_speed_m_s=_SOUND_SPEED_M_S,
+        ),
+        depth_um=(_first_depth_um(chosen, pixels) + z_um * middles).tolist(),
+        offsets_um=(z_um * offsets, x_um * offsets),
     )
+    return given_psf(echoes, depth_px=middles.tolist(), where="simulated PSF")
 
 
 def _first_depth_um(chosen: PsfConfig, pixels: Pixels) -> float:

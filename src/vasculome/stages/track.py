@@ -11,7 +11,7 @@ from vasculome.compute.blocks import TileResult, scan_blocks
 from vasculome.compute.memory import MemoryBound
 from vasculome.config import RunConfig, TrackConfig
 from vasculome.errors import UserError
-from vasculome.geometry import Tile, TileGrid
+from vasculome.geometry import Tile
 from vasculome.stages.clutter_filter import frame_blocks
 from vasculome.stages.ingest_iq import IQ, open_raw
 from vasculome.stages.job import Job, Outcome, content_of
@@ -23,7 +23,7 @@ from vasculome.ultrasound.columns import Table
 from vasculome.ultrasound.fusion import FusionWeights
 from vasculome.ultrasound.kalman import ConstantVelocity
 from vasculome.ultrasound.smooth import add_velocities, smooth, smooth_plainly
-from vasculome.ultrasound.track import LinkRule, State, advance, finish, start
+from vasculome.ultrasound.track import LinkRule, State, advance, end_all, start
 
 TRACKS = "tracks"
 SPEED_BIN_MM_S = 0.1
@@ -39,7 +39,9 @@ def bound(job: Job) -> MemoryBound:
     """Return the memory bound: the detections of a block, as tables and as open tracks."""
     shape = open_raw(job).shape
     chosen = job.config.ultrasound
-    (frames,) = frame_blocks(shape[0], chosen.clutter).core_shape
+    (frames,) = frame_blocks(
+        shape[0], chosen.clutter, frames_per_run=job.sample.frames_per_run
+    ).core_shape
     detections = frames * chosen.localize.max_per_frame
     images = image_bytes(chosen.localize, n_dims=len(shape) - 1) if _compares(chosen.track) else 0
     return MemoryBound(2 * detections * (_DETECTION_BYTES + 2 * images), 1)
@@ -48,7 +50,9 @@ def bound(job: Job) -> MemoryBound:
 def run(job: Job) -> Outcome:
     """Write tracks, one part file a block: the tracks that ended in it."""
     iq = open_array(job.folder / IQ)
-    grid = frame_blocks(iq.shape[0], job.config.ultrasound.clutter)
+    grid = frame_blocks(
+        iq.shape[0], job.config.ultrasound.clutter, frames_per_run=job.sample.frames_per_run
+    )
     chosen = job.config.ultrasound.track
     rule = link_rule(chosen, frame_rate_hz=iq.attributes["frame_rate_hz"])
     reach = job.config.ultrasound.localize.image_half_width_px
@@ -60,7 +64,7 @@ def run(job: Job) -> Outcome:
             _link,
             detections=job.folder / DETECTIONS,
             folder=folder,
-            grid=grid,
+            run_frames=iq.attributes["frames_per_run"],
             rule=rule,
             chosen=chosen,
         ),
@@ -98,11 +102,14 @@ def _link(
     *,
     detections: Path,
     folder: Path,
-    grid: TileGrid,
+    run_frames: int,
     rule: LinkRule,
     chosen: TrackConfig,
 ) -> tuple[State, TileResult]:
-    """Carry the tracks through one block of frames, and write those that ended."""
+    """Carry the tracks through one block of frames, and write those that ended.
+
+    All end where a run of frames does: what comes after the pause is another bubble.
+    """
     number = tile.index[0]
     (stop,) = tile.core.stop
     part = part_path(detections, number)
@@ -110,8 +117,8 @@ def _link(
     if _compares(chosen):
         found |= read_bundle(part.with_suffix(IMAGES_SUFFIX))
     state, ended = advance(state, found, stop_frame=stop, rule=rule)
-    if number == len(grid) - 1:
-        last = finish(state, rule=rule)
+    if stop % run_frames == 0:
+        state, last = end_all(state, rule=rule)
         ended = {name: np.concatenate([ended[name], last[name]]) for name in ended}
     tracks = _smoothed(ended, chosen, frame_rate_hz=rule.frame_rate_hz)
     path = part_path(folder, number)

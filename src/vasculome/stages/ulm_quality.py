@@ -75,7 +75,9 @@ def _judge(job: Job, folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
     iq = open_array(job.folder / IQ)
     spec = map_spec(job, iq)
     box = _middle(spec.shape, _MAX_PIXELS)
-    grid = frame_blocks(iq.shape[0], job.config.ultrasound.clutter)
+    grid = frame_blocks(
+        iq.shape[0], job.config.ultrasound.clutter, frames_per_run=job.sample.frames_per_run
+    )
     halves, filled = _fill(
         job.folder / TRACKS, box, spec, stretch_frames=stretch_frames(iq.shape[0], grid)
     )

@@ -14,7 +14,7 @@ _NOISE_SAMPLES = 1 << 20
 """Samples the noise level is estimated from; its error is then near 1 % a row of 100."""
 
 _ROWS_TOGETHER = 9
-"""Depths over which the median of the levels is taken: a vessel that fills a row moves it little."""
+"""Depths over which the median of levels is taken: a vessel that fills a row moves it little."""
 
 
 def noise_level(magnitude_t: NDArray[np.floating]) -> NDArray[np.float64]:

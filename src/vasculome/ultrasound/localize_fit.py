@@ -223,7 +223,8 @@ def _normal_equations(
                 for a in range(d):
                     rise = unknown[0] * bell * u[axes[a]]
                     row[2 + a] = rise * inverse[axes[a]]
-                    row[2 + d + a] = rise * u[axes[a]]
+                    if free:
+                        row[2 + d + a] = rise * u[axes[a]]
                 for i in range(m):
                     pull[i] += row[i] * residual
                     for j in range(i + 1):

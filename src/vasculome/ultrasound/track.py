@@ -160,9 +160,15 @@ def advance(
 
 def finish(state: State, *, rule: LinkRule) -> Table:
     """Return the tracks that were still alive, numbered on from those given out before."""
+    return end_all(state, rule=rule)[1]
+
+
+def end_all(state: State, *, rule: LinkRule) -> tuple[State, Table]:
+    """End all tracks, as before a pause; return the state to go on from, and the tracks."""
     no_more = {name: column[:0] for name, column in state.items() if column.ndim}
     never_linked = int(state["next_frame"]) + rule.max_gap_frames + 2
-    return advance(state, no_more, stop_frame=never_linked, rule=rule)[1]
+    empty, ended = advance(state, no_more, stop_frame=never_linked, rule=rule)
+    return {**empty, "next_frame": state["next_frame"]}, ended
 
 
 def _patches(points: Table, rule: LinkRule) -> NDArray[np.float32]:

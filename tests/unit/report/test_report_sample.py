@@ -179,6 +179,42 @@ def test_an_ultrasound_report_has_all_pictures_and_tables(ultrasound):
     names |= {"speed_histogram", "track_length_histogram", "resolution", "saturation"}
     assert _pictures(ultrasound[0]) == names
     assert "No singular vectors: the clutter filter made no use of any." in html
+    assert "No picture of the echo of a bubble: psf.npz is not among the results." in html
+
+
+CUT = {"keep_from": 2, "keep_to": None, "keep_from_centroid": 2, "keep_to_noise": 3}
+CUT |= {"keep_from_similarity": 2, "keep_to_similarity": 3}
+
+
+def _calibrated(folder, summary):
+    bounds = {name: np.array([90.0, 9.0, 1.0]) for name in ("singular_values", "centroid_hz")}
+    bounds |= {"similarity": np.eye(3), "noise_value": np.array(2.0)}
+    write_bundle(
+        folder / "calibration" / "bounds.npz", bounds | {"tissue_below_hz": np.array(50.0)}
+    )
+    path = folder / "manifests" / "calibrate.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"summary": CUT | summary}))
+
+
+def test_the_calibration_is_drawn(ultrasound):
+    folder = ultrasound[0]
+    _calibrated(folder, {"psf": "estimated", "psf_bubbles": [31], "lateral_fwhm_um": [130.0]})
+    line = np.exp(-0.5 * np.arange(-2, 3) ** 2)
+    echo = {"echoes": np.outer(line, line)[None], "fwhm_um": np.array([[118.0, 130.0]])}
+    echo |= {"spacing_um": np.array([50.0, 50.0]), "wavelength_um": np.array(100.0)}
+    echo |= {"depth_um": np.array([900.0]), "bubbles": np.array([31])}
+    write_bundle(folder / "calibration" / "psf.npz", echo)
+    html = _report(ultrasound)
+    assert {"clutter", "psf"} <= _pictures(folder)
+    assert "the mean of isolated bubbles in the first block" in html
+    assert "lateral fwhm (µm)" in html
+
+
+def test_an_echo_that_is_not_known_is_said_in_words(ultrasound):
+    _calibrated(ultrasound[0], {"psf": "unknown", "psf_unknown_because": "only 3 isolated bubbles"})
+    html = _report(ultrasound)
+    assert "The echo of a single bubble is not known: only 3 isolated bubbles." in html
+    assert "psf" not in _pictures(ultrasound[0])
 
 
 def test_time_and_memory_are_summed_over_stages(tmp_path):

@@ -1,14 +1,10 @@
-import sys
-
 import numpy as np
 import pytest
 
-from vasculome.errors import UserError
 from vasculome.simulate.acquisition import Scanner
 from vasculome.simulate.bubbles import BubbleTable
-from vasculome.simulate.echoes import PointSpread, add_echoes
+from vasculome.simulate.echoes import add_echoes
 from vasculome.simulate.psf_bank import PsfBank, Stamps
-from vasculome.simulate.psf_pymust import LinearArray, MatrixArray, simulate_bank
 
 LAMBDA = 98.56
 STEP = LAMBDA / 8
@@ -164,82 +160,3 @@ def test_banks_must_make_sense() -> None:
         good.stamps((1e4, 1e4))
     with pytest.raises(ValueError, match="2-D"):
         good.stamps((50.0, 50.0, 50.0))
-
-
-def test_pymust_shows_resolution_side_lobes_and_the_bubble_where_it_is() -> None:
-    pytest.importorskip("pymust")
-    array = LinearArray(n_elements=64)
-    bank = simulate_bank(array, depth_um=(2000.0, 3500.0))
-    assert bank.echoes.shape == (2, 49, 49)
-    for echo in np.abs(bank.echoes):
-        assert np.unravel_index(echo.argmax(), echo.shape) == (24, 24)
-        energy = echo**2 / (echo**2).sum()
-        z, x = (np.indices(echo.shape) - 24) * np.array([1 / 8, 1 / 4])[:, None, None]
-        # In wavelengths: the echo is where the scatterer is, and the same to both sides.
-        assert abs((energy * z).sum()) < 0.01
-        assert abs((energy * x).sum()) < 0.001
-        # An aperture at f-number F is sinc(x / λF), 1.2 λF wide; elements hear the sides less.
-        width = np.interp(-0.5, -echo[24, 24:], np.arange(25)) / 4 * 2
-        assert 1.1 < width / array.f_number < 1.6
-        side = echo[:, np.abs(x[0]) > 2].max()
-        assert 0.03 < side < 0.217
-    # Waves that come back at an angle turn the phase less than straight ones.
-    assert 0.8 < bank.carrier_rad_um * array.wavelength_um / (4 * np.pi) < 1.0
-    assert np.abs(bank.echoes[:, 0]).max() < 0.02
-
-
-def test_stamps_agree_with_pymust_between_depths_and_pixels() -> None:
-    pymust = pytest.importorskip("pymust")
-    array = LinearArray(n_elements=64, angles_deg=(0.0,))
-    pixel = LAMBDA / 2
-    stamps = simulate_bank(array, depth_um=(3000.0, 4500.0)).stamps((pixel, pixel))
-    depth = 3700.0
-    z, x = depth + pixel * (np.arange(-5, 6) - 0.37), pixel * (np.arange(-10, 11) + 0.21)
-    iq = np.zeros((1, 11, 21), np.complex64)
-    add_echoes(
-        iq,
-        one_a_frame(np.array([[depth, 0.0]])),
-        first_frame=0,
-        spacing_um=stamps.spacing_um,
-        psf=stamps,
-        origin_um=(z[0], x[0]),
-    )
-    truth = array.echo(pymust, depth, [z, x])
-    truth /= array.echo(pymust, depth, [np.array([depth]), np.zeros(1)])
-    reached = (np.abs(z - depth) < 2.2 * LAMBDA)[:, None] & (np.abs(x) < 4.4 * LAMBDA)
-    # PyMUST itself interpolates channel data linearly, an error of a per cent of the peak.
-    assert np.abs(iq[0] - truth)[reached].max() < 0.025
-    assert np.linalg.norm((iq[0] - truth)[reached]) < 0.04 * np.linalg.norm(truth[reached])
-
-
-def test_pymust_simulates_a_matrix_array_too() -> None:
-    pytest.importorskip("pymust")
-    array = MatrixArray(n_elements=12, angles_deg=((2.0, 0.0), (0.0, 2.0)))
-    bank = simulate_bank(array, depth_um=(3000.0,), reach_wavelengths=(1.5, 1.5))
-    assert bank.echoes.shape == (1, 25, 13, 13)
-    echo = np.abs(bank.echoes[0])
-    assert np.unravel_index(echo.argmax(), echo.shape) == (12, 6, 6)
-    # The array is square, and so are its waves: x and y are alike.
-    np.testing.assert_allclose(echo, echo.swapaxes(1, 2), atol=0.02)
-    assert (echo[12, 6] > 0.5).sum() / 4 == pytest.approx(1.5, abs=0.5)
-    assert (echo[:, 6, 6] > 0.5).sum() / 8 == pytest.approx(1.1, abs=0.3)
-
-
-def test_without_pymust_the_user_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pymust", None)
-    with pytest.raises(UserError, match="not installed"):
-        simulate_bank(LinearArray(), depth_um=(2000.0,))
-
-
-def test_side_lobes_of_the_formula_are_those_of_a_sinc() -> None:
-    aperture = LAMBDA  # wavelength times f-number
-    psf = PointSpread(LAMBDA, 0.42 * LAMBDA, 0.51 * aperture, side_lobe=0.217)
-    iq = np.zeros((1, 1, 401), np.complex64)
-    centre = np.array([[0.0, 200.0 * LAMBDA / 20]])
-    add_echoes(iq, one_a_frame(centre), first_frame=0, spacing_um=(LAMBDA, LAMBDA / 20), psf=psf)
-    x = (np.arange(401) - 200) / 20
-    expected = np.sinc(x)
-    near = np.abs(x) < 1.9
-    assert np.abs(iq[0, 0].real - expected)[near].max() < 0.1
-    lobe = iq[0, 0].real[(x > 1) & (x < 2)]
-    assert lobe.min() == pytest.approx(expected.min(), rel=0.1)

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 
@@ -7,7 +5,6 @@ from vasculome.errors import UserError
 from vasculome.ultrasound.detect import find_peaks
 from vasculome.ultrasound.localize import gaussian_fit
 from vasculome.ultrasound.psf import estimate_psf, given_psf
-from vasculome.ultrasound.psf_simulated import simulate_psf
 
 
 def echo(shape, position, *, turn, width, grow=0.0):
@@ -114,35 +111,3 @@ def test_given():
     ):
         with pytest.raises(UserError, match="my PSF"):
             given_psf(wrong, where="my PSF", **options)
-
-
-PROBE = {
-    "spacing_um": (50.0, 50.0),
-    "origin_depth_um": 1000.0,
-    "half_width": (4, 8),
-    "frequency_hz": 15e6,
-    "n_elements": 64,
-    "pitch_um": 100.0,
-}
-
-
-def test_simulated():
-    pytest.importorskip("pymust")
-    psf = simulate_psf(depth_um=(4000.0, 9000.0), **PROBE)
-    np.testing.assert_allclose(psf.depth_px, [60, 160])
-    magnitude = np.abs(psf.echoes)
-    assert (magnitude == magnitude.max(axis=(1, 2), keepdims=True))[:, 4, 8].all()
-    # The array is seen under a smaller angle from further away: wider along x.
-    half = magnitude[:, 4, 9] / magnitude[:, 4, 8]
-    assert half[1] > half[0] + 0.05
-    # Two-way carrier: 4π dz/λ with λ = 102.7 µm, less what attenuation and bandwidth take away.
-    turn = np.angle(psf.echoes[0, 5, 8] * psf.echoes[0, 4, 8].conj())
-    assert turn == pytest.approx(4 * np.pi * 50 / 102.7 - 2 * np.pi, abs=1)
-    # Symmetric to the left and right of the bubble.
-    np.testing.assert_allclose(magnitude, magnitude[:, :, ::-1], atol=0.01)
-
-
-def test_without_pymust(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pymust", None)
-    with pytest.raises(UserError, match=r"PyMUST.*pip install pymust"):
-        simulate_psf(depth_um=(4000.0,), **PROBE)
