@@ -45,11 +45,6 @@ def flow_on_map(
         Mean lifetime of a bubble before it vanishes on its way.
     sizes
         How bubbles differ in their echoes.
-
-    Returns
-    -------
-    BubbleTable
-        Where the field's origin has them.
     """
     drift = _MapDrift(field, mean_bubbles, lifetime_s, frame_rate_hz, rng)
     swarm = drift.newcomers(0, n_frames, rng)

@@ -73,8 +73,7 @@ def test_density_holds_where_it_changes_along_the_flow() -> None:
     np.testing.assert_allclose(seen / seen.sum(), expected / expected.sum(), atol=0.03)
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize(("axis", "sign"), [(0, 1), (1, -1)])
 def test_a_vessel_across_the_map_is_evenly_filled_from_border_to_border(
     axis: int, sign: int
 ) -> None:
@@ -83,7 +82,6 @@ def test_a_vessel_across_the_map_is_evenly_filled_from_border_to_border(
     density = np.moveaxis(density, 0, axis)
     field = flow_field(density, np.where(density > 0, 9.0, 0.0), pixel_um=(20.0, 20.0))
     field = replace(field, direction=sign * np.abs(field.direction))
-    # A bubble is there for 0.2 s and so in many frames, of which few need to be looked at.
     bubbles = flow_on_map(
         field, n_frames=4000, frame_rate_hz=200.0, mean_bubbles=60, rng=np.random.default_rng(0)
     )
