@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from vasculome.metrics.localization import match
 from vasculome.simulate.phantoms import ultrasound_phantom
@@ -33,6 +34,19 @@ def test_the_example_of_ultrasound_finds_bubbles_and_speeds():
     speed = np.hypot(tracks["vz_mm_s"], tracks["vx_mm_s"])[i]
     true_speed = np.linalg.norm(truth.velocity_mm_s[j], axis=1)
     assert np.median(np.abs(speed - true_speed) / true_speed) < 0.1
+
+
+def test_the_example_of_simulation_makes_frames_and_their_truth():
+    pytest.importorskip("pymust")
+    made = _run("simulation.md", names={})
+    assert made["iq"].shape == (100, 78, 118)
+    bubbles, scanner = made["bubbles"], made["scanner"]
+    assert bubbles.frame.min() >= 900 and bubbles.frame.max() == 999
+    assert len(bubbles.frame) / 100 == pytest.approx(50, rel=0.5)
+    # In depth, vessels and frames are at the same place.
+    inside = (bubbles.position_um - [3000, 0]) / np.multiply((78, 118), 49.28)
+    assert inside.min() > 0 and inside.max() < 1
+    assert np.array_equal(scanner.frames(bubbles, 900, 1000), made["iq"])
 
 
 def test_the_example_of_stitching_puts_tiles_back():
