@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +88,16 @@ class RawRF:
         out: npt.NDArray[Any] | None = None
         for place, block, first, (piece,) in self.series.read(t0, t1):
             frames = self._split_transmits(piece)
+            if self.sequence.is_baseband:
+                frames = frames.astype(np.complex64, copy=False)
             if out is None:
-                dtype = np.complex64 if self.sequence.is_baseband else frames.dtype
-                out = np.empty((t1 - t0, *self.shape[1:]), dtype)
+                out = np.empty((t1 - t0, *self.shape[1:]), self._dtype)
+            if frames.dtype != self._dtype:
+                raise UserError(
+                    f"holds {frames.dtype}, and {self.files[0].name} {self._dtype}",
+                    where=block.file,
+                    fix="save all files of an acquisition in one type and to one scale",
+                )
             out[place] = frames
             if out.dtype.kind not in "iu":
                 check_finite(out[place], file=block.file, first=first)
@@ -98,9 +105,19 @@ class RawRF:
             raise ValueError("no frames")
         return out
 
+    @cached_property
+    def _dtype(self) -> np.dtype[Any]:
+        """What the first file holds; headers do not tell it in all formats."""
+        if self.sequence.is_baseband:
+            return np.dtype(np.complex64)
+        _, _, _, (piece,) = next(iter(self.series.read(0, 1)))
+        return piece.dtype
+
     def fingerprint(self) -> str:
         """Return the identity of the input: files, sequence, variables and order of axes."""
         detail = "" if self.sequence_file is None else fingerprint([self.sequence_file])
+        # Elements may come from a table beside the sequence file.
+        detail += repr(self.sequence.elements_um.tolist())
         return self.series.fingerprint(detail=detail)
 
     def _split_transmits(self, frames: npt.NDArray[Any]) -> npt.NDArray[Any]:

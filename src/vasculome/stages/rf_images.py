@@ -150,6 +150,8 @@ class RfImages:
         for begin in range(t0, t1, self._batch):
             end = min(t1, begin + self._batch)
             out[begin - t0 : end - t0] = self._images(begin, end)
+        if not np.isfinite(out).all():
+            raise ValueError(f"images of frames {t0} to {t1 - 1} are not finite")
         return out
 
     def fingerprint(self) -> str:

@@ -365,13 +365,17 @@ def test_fingerprint_tells_a_missing_plane_and_a_changed_file(tmp_path, mosaic):
     folder = _write(tmp_path, mosaic, "{row}_{col}/{z}.tif", skip={(0, 0, 3)})
 
     def identity():
-        return _open(
-            folder,
-            mosaic,
-            "{row}_{col}/{z}.tif",
-            overlap_percent=(25, 25),
-            allow_missing_planes=True,
-        ).tile_sets[0].fingerprint()
+        return (
+            _open(
+                folder,
+                mosaic,
+                "{row}_{col}/{z}.tif",
+                overlap_percent=(25, 25),
+                allow_missing_planes=True,
+            )
+            .tile_sets[0]
+            .fingerprint()
+        )
 
     before = identity()
     assert identity() == before

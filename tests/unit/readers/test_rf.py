@@ -204,6 +204,33 @@ def test_rf_without_sequence_file(tmp_path):
         open_rf(tmp_path / "rf.npy")
 
 
+def test_files_of_two_types_are_refused(tmp_path):
+    (tmp_path / "session").mkdir()
+    np.save(tmp_path / "session/rf_1.npy", _rf())
+    np.save(tmp_path / "session/rf_2.npy", (_rf() / 1000).astype(np.float32))
+    raw = open_rf(tmp_path / "session", sequence_file=_sequence(tmp_path, axes="taes"))
+    raw.read(0, T)
+    for first, stop in ((T - 1, T + 1), (T, 2 * T)):
+        with pytest.raises(UserError, match=r"rf_2\.npy: holds float32, and rf_1\.npy int16"):
+            raw.read(first, stop)
+
+
+def test_fingerprint_follows_the_table_of_elements(tmp_path):
+    np.save(tmp_path / "rf.npy", _rf())
+    sequence = _sequence(
+        tmp_path, axes="taes", n_elements=None, pitch_um=None, element_positions_um="probe.csv"
+    )
+    identities = set()
+    for pitch_um in (200, 300):
+        rows = [f"0,{n * pitch_um}" for n in range(E)]
+        (tmp_path / "probe.csv").write_text("\n".join(["z_um,x_um", *rows]))
+        identities.add(open_rf(tmp_path / "rf.npy", sequence_file=sequence).fingerprint())
+    assert len(identities) == 2
+    (tmp_path / "probe.csv").write_text("z_um,x_um\n0,nan\n")
+    with pytest.raises(UserError, match=r"probe\.csv: is no table"):
+        open_rf(tmp_path / "rf.npy", sequence_file=sequence)
+
+
 def test_values_that_are_not_finite(tmp_path):
     rf = _rf().astype(np.float32)
     rf[4, 1, 2, 3] = np.nan

@@ -168,6 +168,11 @@ def test_layout(read):
         ({"samples_per_transmit": 5.5}, "samples_per_transmit is 5.5"),
         ({"sampling_frequency_hz": 10e6}, "meets its mirror image"),
         ({"bandwidth_hz": 11e6}, "bandwidth_hz of at most 1e\\+07"),
+        ({"center_frequency_hz": 5}, "center_frequency_hz is 5 .*in Hz, not MHz"),
+        ({"start_time_s": 4.0}, "start_time_s is 4.0 .*in seconds"),
+        ({"start_time_s": True}, "start_time_s is True"),
+        ({"pitch_um": 0.3}, "do not fit a wavelength .*in micrometres"),
+        ({"speed_of_sound_m_s": 1.54}, "speed_of_sound_m_s is 1.54 .*in m/s"),
     ],
 )
 def test_keys_that_make_no_sense(read, tmp_path, changes, message):

@@ -220,7 +220,7 @@ def test_beamformed_data_that_are_ambiguous(tmp_path):
     path = _write_images(tmp_path / "a.uff", pixels)
     with pytest.raises(UserError, match="axes are 'zxt', but"):
         open_iq(path, axes="zxt")
-    with pytest.raises(UserError, match="has no uff.channel_data; it has b_data"):
+    with pytest.raises(UserError, match=r"has no uff\.channel_data; it has b_data"):
         open_rf(path)
     _, pixels = _images(15)
     with pytest.raises(UserError, match=r"of shape \(15, 1, 1, 15\) for 15 pixels"):

@@ -199,7 +199,7 @@ def test_how_images_are_made_is_part_of_the_identity_of_rf_alone(tmp_path, point
     [
         ({"element_width_um": None}, {}, {}, "does not tell element_width_um"),
         ({}, {"depth_um": [4000, 20000]}, {}, "not all recorded, which are from 30"),
-        ({"start_time_s": 1.0}, {}, {"spacing_um": (1e6, 77.0)}, "not all recorded"),
+        ({"start_time_s": 9e-3}, {}, {"spacing_um": (1e6, 77.0)}, "not all recorded"),
         ({}, {"decimation": 3}, {}, "decimation by 3 leaves 6.66667e"),
         ({}, {}, {"spacing_um": (77.0, 77.0, 77.0)}, "images with 2 axes, but spacing_um has 3"),
         ({}, {}, {"wavelength_um": 100.0}, "wavelength_um is 100, but 308"),
