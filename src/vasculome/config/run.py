@@ -321,6 +321,9 @@ class TrackConfig(Settings):
     min_length_frames: Annotated[int, Field(ge=2)] = Field(
         10, description="Shorter tracks are discarded."
     )
+    max_length_frames: Annotated[int, Field(ge=2)] = Field(
+        2000, description="Longer tracks, of echoes that rest, go on as new ones."
+    )
     weights: WeightsConfig = WeightsConfig()
     kalman: KalmanConfig | None = Field(
         None,
@@ -335,6 +338,12 @@ class TrackConfig(Settings):
     smooth_sigma_frames: NotNegative = Field(
         4.0, description="Standard deviation of the smoothing along a track; 0: none."
     )
+
+    @model_validator(mode="after")
+    def _lengths_are_in_order(self) -> Self:
+        if self.max_length_frames < self.min_length_frames:
+            raise ValueError("max_length_frames must not be less than min_length_frames")
+        return self
 
 
 class UlmMapsConfig(Settings):

@@ -45,6 +45,8 @@ class FrameSeries:
     resident_bytes
         Memory that reads take beyond their result: formats that cannot be read in pieces load
         whole arrays and keep the last ones.
+    dtype
+        Type of the numbers in all files, as `StoredArray` tells it.
     """
 
     blocks: tuple[Block, ...]
@@ -53,6 +55,7 @@ class FrameSeries:
     frame_shape: tuple[int, ...]
     format: IQFormat
     resident_bytes: int
+    dtype: str
 
     @property
     def n_frames(self) -> int:
@@ -160,6 +163,7 @@ def open_series(
     names = choose(format.arrays(files[0]), files[0])
     blocks: list[Block] = []
     shape: tuple[int, ...] | None = None
+    dtype: str | None = None
     resident_bytes = 0
     for file in files:
         if type(identify(file)) is not type(format):
@@ -183,11 +187,15 @@ def open_series(
                     fix="keep blocks of one acquisition in the folder",
                 )
             shape = here
+            dtype = chosen[0].dtype if dtype is None else dtype
+            _refuse_other_type(chosen, dtype, path=file, first=files[0])
             blocks.append(Block(file, variables, lengths["t"]))
             if format.loads_whole:
                 # Two arrays stay in memory while the next is loaded.
                 resident_bytes = max(resident_bytes, *(3 * array.n_bytes for array in chosen))
-    return FrameSeries(tuple(blocks), axes, order, shape or (), format, resident_bytes)
+    return FrameSeries(
+        tuple(blocks), axes, order, shape or (), format, resident_bytes, dtype or ""
+    )
 
 
 def describe(arrays: Sequence[StoredArray]) -> str:
@@ -251,6 +259,18 @@ def _refuse_empty(chosen: Sequence[StoredArray], *, path: Path) -> None:
                 f"{array.name or 'the array'} is empty, {array.shape}",
                 where=path,
                 fix="save it again",
+            )
+
+
+def _refuse_other_type(
+    chosen: Sequence[StoredArray], dtype: str, *, path: Path, first: Path
+) -> None:
+    for array in chosen:
+        if array.dtype != dtype:
+            raise UserError(
+                f"{array.name or 'the array'} holds {array.dtype} where {first.name} holds {dtype}",
+                where=path,
+                fix="save all of an acquisition in one type and to one scale",
             )
 
 

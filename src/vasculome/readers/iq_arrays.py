@@ -48,12 +48,15 @@ class StoredArray:
         ``"complex"``, ``"real"``, or what else it is (``"struct"``, ``"char"``...).
     n_bytes
         Memory that loading the whole array takes.
+    dtype
+        Type of the numbers as NumPy calls it, e.g. ``"int16"``; empty where it is none of them.
     """
 
     name: str
     shape: tuple[int, ...]
     kind: str
     n_bytes: int
+    dtype: str = ""
 
 
 class IQFormat(Protocol):
@@ -117,4 +120,6 @@ def stored_array(name: str, array: Any) -> StoredArray:
     else:
         kind = str(dtype)
     shape = tuple(int(n) for n in array.shape)
-    return StoredArray(name, shape, kind, int(np.prod(shape)) * dtype.itemsize)
+    # The order of bytes is of no interest.
+    type_name = str(dtype.newbyteorder("="))
+    return StoredArray(name, shape, kind, int(np.prod(shape)) * dtype.itemsize, type_name)

@@ -74,7 +74,7 @@ class Hdf5Format:
             return StoredArray(name, (0,), "real", 0)
         numeric = matlab_class in ("double", "single", "") or "int" in matlab_class
         kind = stored.kind if numeric else matlab_class
-        return StoredArray(name, stored.shape[::-1], kind, stored.n_bytes)
+        return StoredArray(name, stored.shape[::-1], kind, stored.n_bytes, stored.dtype)
 
 
 def _cells(dataset: h5py.Dataset) -> Iterator[h5py.Dataset]:

@@ -57,11 +57,12 @@ def _mat5_array(
     name: str, shape: tuple[int, ...], class_name: str, is_complex: bool
 ) -> StoredArray:
     try:
-        item = np.dtype(class_name).itemsize
+        dtype = np.dtype(class_name)
     except TypeError:
         return StoredArray(name, shape, class_name, 0)
     kind = "complex" if is_complex else "real"
-    return StoredArray(name, shape, kind, int(np.prod(shape)) * item * (1 + is_complex))
+    n_bytes = int(np.prod(shape)) * dtype.itemsize * (1 + is_complex)
+    return StoredArray(name, shape, kind, n_bytes, str(dtype))
 
 
 # Two, since I and Q may be two variables.

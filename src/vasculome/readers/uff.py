@@ -167,7 +167,8 @@ def _reversed_shape(group: h5py.Group, n_axes: int) -> tuple[int, ...]:
 def _stored(name: str, shape: tuple[int, ...], group: h5py.Group) -> StoredArray:
     parts = _parts(group)
     n_bytes = sum(part.size * part.dtype.itemsize for part in parts)
-    return StoredArray(name, shape, "complex" if len(parts) == 2 else "real", n_bytes)
+    kind = "complex" if len(parts) == 2 else "real"
+    return StoredArray(name, shape, kind, n_bytes, str(parts[0].dtype.newbyteorder("=")))
 
 
 def _load(group: h5py.Group, index: Index) -> npt.NDArray[Any]:

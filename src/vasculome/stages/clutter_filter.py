@@ -163,6 +163,7 @@ def filtered_block(
             keep_from=cut.keep_from,
             keep_to=None if cut.keep_to is None else min(cut.keep_to, len(block)),
             randomized=clutter.randomized,
+            overwrite=True,
         )
     frame_rate_hz = iq.attributes["frame_rate_hz"]
     (low_hz, high_hz), halo = clutter.band_hz, _halo_frames(clutter, frame_rate_hz)

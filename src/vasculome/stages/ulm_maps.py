@@ -16,7 +16,7 @@ from vasculome.compute.memory import MemoryBound
 from vasculome.config import RunConfig, UlmMapsConfig
 from vasculome.geometry import Box, Tile, TileGrid
 from vasculome.stages.digest import digest_of
-from vasculome.stages.ingest_iq import IQ
+from vasculome.stages.ingest_iq import IQ, open_raw
 from vasculome.stages.job import Job, Outcome
 from vasculome.stages.localize import DETECTIONS, POWER_SUFFIX
 from vasculome.stages.track import TRACKS
@@ -24,13 +24,16 @@ from vasculome.stages.volume import MAPS, build_image, build_maps
 from vasculome.storage.arrays import ShardedArray, open_array
 from vasculome.storage.bundles import read_bundle
 from vasculome.storage.omezarr import Image, ImageSpec
-from vasculome.storage.tables import iter_parts
+from vasculome.storage.tables import ROWS_AT_ONCE, iter_groups
 from vasculome.ultrasound.render import accumulate, empty_sums, maps
 
 _AXES = {2: ("z", "x"), 3: ("z", "y", "x")}
 _SHARD = {2: (1024, 1024), 3: (128, 128, 128)}
 _CHUNK = {2: (256, 256), 3: (64, 64, 64)}
-_PART_BYTES = 200e6
+_POINT_BYTES = 700
+"""Of a point of a track in 3-D, measured: columns as read, places and velocities, and copies."""
+_PIXEL_BYTES = 40
+"""Of the power: the sum, one block as read and weighed, and the mean."""
 
 
 def settings(config: RunConfig) -> tuple[UlmMapsConfig]:
@@ -39,11 +42,14 @@ def settings(config: RunConfig) -> tuple[UlmMapsConfig]:
 
 
 def bound(job: Job) -> MemoryBound:
-    """Return the memory bound: sums and maps of a tile, and one part of the tracks."""
-    ndim = len(job.sample.spacing_um)
+    """Return the memory bound: sums and maps of a tile, and some tracks; or power Doppler."""
+    shape = open_raw(job).shape
+    ndim = len(shape) - 1
     voxels = math.prod(_SHARD[ndim])
     sums, drawn = 3 + ndim, 4 + ndim
-    return MemoryBound(int(voxels * (8 * sums + 8 * 3 + 4 * drawn) + _PART_BYTES), job.workers)
+    tracks = _POINT_BYTES * (ROWS_AT_ONCE + job.config.ultrasound.track.max_length_frames)
+    tile = voxels * (8 * sums + 8 * 3 + 4 * drawn) + tracks
+    return MemoryBound(max(tile, _PIXEL_BYTES * math.prod(shape[1:])), job.workers)
 
 
 def run(job: Job) -> Outcome:
@@ -141,7 +147,13 @@ def _render(
     """Draw all tracks that cross one tile of the map."""
     sums = empty_sums(tile.core)
     origin_um = spec.origin_um or (0.0,) * len(spec.shape)
-    for tracks in iter_parts(folder):
+    places = [f"{axis}_um" for axis in spec.axes]
+    columns = ["track", "frame", *places, *(f"v{axis}_mm_s" for axis in spec.axes)]
+    # A voxel more on each side, for what rounding may do to points at the very edge.
+    edges = zip(tile.core.start, tile.core.stop, spec.spacing_um, origin_um, strict=True)
+    reach = [(o + (a - 1.5) * size, o + (b + 0.5) * size) for a, b, size, o in edges]
+    within = dict(zip(places, reach, strict=True))
+    for tracks in iter_groups(folder, columns, group="track", within=within):
         accumulate(sums, tracks, box=tile.core, pixel_um=spec.spacing_um, origin_um=origin_um)
     drawn = maps(sums)
     crossed = int(np.count_nonzero(drawn["density"]))
@@ -152,7 +164,9 @@ def _render(
 
 def _write_power(target: Image, tile: Tile, *, folder: Path) -> TileResult:
     """Write the mean power of the filtered frames over all blocks."""
-    blocks = [read_bundle(path) for path in sorted(folder.glob(f"*{POWER_SUFFIX}"))]
-    frames = sum(int(block["frames"]) for block in blocks)
-    total = sum(block["power"].astype(np.float64) * int(block["frames"]) for block in blocks)
+    total, frames = np.zeros(tile.core.shape), 0
+    for path in sorted(folder.glob(f"*{POWER_SUFFIX}")):
+        block = read_bundle(path)
+        total += block["power"].astype(np.float64) * int(block["frames"])
+        frames += int(block["frames"])
     return TileResult(target.write(tile.core, (total / frames).astype(np.float32)))

@@ -42,6 +42,7 @@ def svd_filter(
     keep_from: int,
     keep_to: int | None = None,
     randomized: bool = False,
+    overwrite: bool = False,
 ) -> NDArray[np.complex64]:
     """Keep the singular vectors ``keep_from`` to ``keep_to`` of a block of frames.
 
@@ -61,12 +62,15 @@ def svd_filter(
         Last singular vector kept, counted likewise and included; None keeps all to the last.
     randomized
         Find the leading vectors, where they are few, by random projection instead of the Gram
-        matrix, whose cost grows
-        with the square of the length of the block. Tissue is removed as exactly; where neighbouring
-        singular values differ by a few per cent, as those of bubbles and noise do, it is a mixture
-        of them that is cut. Of 800 simulated frames of 78 × 118 and eight vectors removed the exact
-        way takes 1.2 s of one core and this one 0.15 s, and the bubbles found agree with the truth
-        alike (Jaccard 0.588). The random numbers are always the same.
+        matrix, whose cost grows with the square of the length of the block. Tissue is removed as
+        exactly; where neighbouring singular values differ by a few per cent, as those of bubbles
+        and noise do, it is a mixture of them that is cut. Of 800 simulated frames of 78 × 118 and
+        eight vectors removed the exact way takes 1.2 s of one core and this one 0.15 s, and the
+        bubbles found agree with the truth alike (Jaccard 0.588). The random numbers are always the
+        same.
+    overwrite
+        Allow the result to take the place of ``iq_t``, where that is contiguous and complex64:
+        half the memory, and a quarter faster in 3-D.
 
     Returns
     -------
@@ -87,16 +91,19 @@ def svd_filter(
         )
     casorati = _casorati(iq_t)
     if last == n_frames and keep_from == 1:
-        return casorati.reshape(iq_t.shape).copy()
+        return (casorati if overwrite else casorati.copy()).reshape(iq_t.shape)
     count = keep_from - 1 if last == n_frames else last
     if randomized and count + _OVERSAMPLED <= n_frames / _FEW:
-        leading = _randomized_vectors(casorati, count)
+        leading, spatial = _randomized_vectors(casorati, count)
         if last == n_frames:
-            filtered = _without(leading, casorati)
+            filtered = casorati if overwrite else casorati.copy()
+            _subtract_product(leading, spatial, filtered)
         else:
-            filtered = _projected(leading[:, keep_from - 1 :], casorati)
+            filtered = leading[:, keep_from - 1 :] @ spatial[keep_from - 1 :]
     elif last == n_frames:
-        filtered = _without(_clutter_vectors(casorati, keep_from - 1), casorati)
+        clutter = _clutter_vectors(casorati, keep_from - 1)
+        filtered = casorati if overwrite else casorati.copy()
+        _subtract_product(clutter, clutter.conj().T @ casorati, filtered)
     else:
         kept = _leading_vectors(_gram(casorati, np.complex128), keep_from, last)[1]
         filtered = (kept @ kept.conj().T).astype(np.complex64) @ casorati
@@ -213,8 +220,12 @@ def _clutter_vectors(casorati: NDArray[np.complex64], count: int) -> NDArray[np.
     return np.ascontiguousarray(vectors[:, :count], dtype=np.complex64)
 
 
-def _randomized_vectors(casorati: NDArray[np.complex64], count: int) -> NDArray[np.complex64]:
-    """Return about the ``count`` leading left singular vectors, shape (t, count).
+def _randomized_vectors(
+    casorati: NDArray[np.complex64], count: int
+) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
+    """Return about the ``count`` leading left singular vectors, (t, count), and the right ones.
+
+    The right ones, (count, voxels), are scaled by their singular values.
 
     Each iteration is made orthonormal before the next, so that single precision is enough: unlike
     in a Gram matrix no value is ever squared.
@@ -225,24 +236,30 @@ def _randomized_vectors(casorati: NDArray[np.complex64], count: int) -> NDArray[
     probe = rng.standard_normal((2, n_frames, size), dtype=np.float32)
     basis = (probe[0] + 1j * probe[1]).astype(np.complex64)
     for _ in range(1 + _POWER_ITERATIONS):
-        basis = np.linalg.qr(casorati @ (basis.conj().T @ casorati).conj().T)[0]
-    small = (basis.conj().T @ casorati).astype(np.complex128)
-    if not np.isfinite(small).all():
-        raise ValueError("IQ holds values that are not finite")
-    vectors = _leading_vectors(small @ small.conj().T, 1, count)[1]
-    return np.ascontiguousarray(basis @ vectors.astype(np.complex64))
+        basis = np.linalg.qr(_times_gram(casorati, basis))[0]
+    small = basis.conj().T @ casorati
+    vectors = _leading_vectors(_gram(small, np.complex128), 1, count)[1].astype(np.complex64)
+    return basis @ vectors, vectors.conj().T @ small
 
 
-def _projected(
-    vectors: NDArray[np.complex64], casorati: NDArray[np.complex64]
+def _times_gram(
+    casorati: NDArray[np.complex64], basis: NDArray[np.complex64]
 ) -> NDArray[np.complex64]:
-    """Return the block's projection onto ``vectors``."""
-    return np.asarray(vectors @ (vectors.conj().T @ casorati))
+    """Return the Gram matrix times ``basis``, without the Gram matrix; piece by piece of voxels."""
+    product = np.zeros_like(basis)
+    adjoint = np.ascontiguousarray(basis.conj().T)
+    for low in range(0, casorati.shape[1], _PIECE_VOXELS):
+        piece = casorati[:, low : low + _PIECE_VOXELS]
+        product += piece @ (adjoint @ piece).conj().T
+    return product
 
 
-def _without(
-    vectors: NDArray[np.complex64], casorati: NDArray[np.complex64]
-) -> NDArray[np.complex64]:
-    """Return the block less its projection onto ``vectors``."""
-    filtered = _projected(vectors, casorati)
-    return np.subtract(casorati, filtered, out=filtered)
+def _subtract_product(
+    temporal: NDArray[np.complex64],
+    spatial: NDArray[np.complex64],
+    casorati: NDArray[np.complex64],
+) -> None:
+    """Subtract the product of ``temporal`` and ``spatial`` vectors, in place and in pieces."""
+    for low in range(0, casorati.shape[1], _PIECE_VOXELS):
+        part = slice(low, low + _PIECE_VOXELS)
+        casorati[:, part] -= temporal @ spatial[:, part]

@@ -41,6 +41,7 @@ def link(
     patch: NDArray[np.float32],
     gate_um: float,
     max_gap: int,
+    max_length: int,
     weights: tuple[float, float, float],
     kalman: tuple[float, float, float],
 ) -> tuple[NDArray[np.int64], int]:  # pragma: no cover - compiled
@@ -52,7 +53,7 @@ def link(
     n, n_carried = len(frame), len(carried_label)
     label = np.full(n, -1, np.int64)
     label[:n_carried] = carried_label
-    previous, alive, n_alive = _resume(carried_label, n)
+    previous, born, alive, n_alive = _resume(carried_label, frame)
     filtering = kalman[0] > 0
     filtered = position.copy() if filtering else position[:0]
     velocity = np.zeros_like(filtered)
@@ -62,17 +63,18 @@ def link(
     low = n_carried
     while low < n:
         high = np.searchsorted(frame, frame[low], side="right")
-        n_alive = _drop_old(alive, n_alive, frame, frame[low] - max_gap - 1)
+        now = frame[low]
+        n_alive = _drop_old(alive, n_alive, frame, now - max_gap - 1, born, now - max_length + 1)
         last = alive[:n_alive]
         if filtering:
-            expected = _steadily_on(last, frame, filtered, velocity, frame[low])
+            expected = _steadily_on(last, frame, filtered, velocity, now)
         else:
-            expected = _straight_on(last, previous, frame, position, frame[low])
+            expected = _straight_on(last, previous, frame, position, now)
         partner = _pair_with_expected(
             expected, last, frame, position, amplitude, patch, low, high, gate_um, weights
         )
         n_alive, next_label = _extend(
-            label, previous, alive, n_alive, partner, low, high, next_label
+            label, previous, born, alive, n_alive, partner, low, high, next_label
         )
         if filtering:
             _filter(low, high, previous, frame, position, filtered, velocity, covariance, kalman)
@@ -82,13 +84,19 @@ def link(
 
 @njit(cache=True, nogil=True)
 def _resume(
-    carried_label: NDArray[np.int64], n: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:  # pragma: no cover - compiled
-    """Return for each of n points the one before it in its track, and the live tracks' last ones.
+    carried_label: NDArray[np.int64], frame: NDArray[np.int64]
+) -> tuple[
+    NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], int
+]:  # pragma: no cover - compiled
+    """Return what is known of tracks before the first new point is linked.
 
-    These are in order of birth, in an array with room for all points; their number comes last.
+    For each point the one before it in its track and the frame in which the track was born, and
+    the live tracks' last points; these are in order of birth, in an array with room for all
+    points; their number comes last.
     """
+    n = len(frame)
     previous = np.full(n, -1, np.int64)
+    born = frame.copy()
     alive = np.empty(n, np.int64)
     n_alive = 0
     by_label = np.argsort(carried_label, kind="mergesort")
@@ -97,19 +105,28 @@ def _resume(
         if k > 0 and carried_label[by_label[k - 1]] == carried_label[point]:
             n_alive -= 1
             previous[point] = alive[n_alive]
+            born[point] = born[previous[point]]
         alive[n_alive] = point
         n_alive += 1
-    return previous, alive, n_alive
+    return previous, born, alive, n_alive
 
 
 @njit(cache=True, nogil=True)
 def _drop_old(
-    alive: NDArray[np.int64], n_alive: int, frame: NDArray[np.int64], oldest: int
+    alive: NDArray[np.int64],
+    n_alive: int,
+    frame: NDArray[np.int64],
+    oldest: int,
+    born: NDArray[np.int64],
+    first_born: int,
 ) -> int:  # pragma: no cover - compiled
-    """Keep, in place, the live tracks seen in frame ``oldest`` or later; return their number."""
+    """Keep, in place, live tracks seen in ``oldest`` or later and born in ``first_born`` or later.
+
+    Returns their number.
+    """
     kept = 0
     for k in range(n_alive):
-        if frame[alive[k]] >= oldest:
+        if frame[alive[k]] >= oldest and born[alive[k]] >= first_born:
             alive[kept] = alive[k]
             kept += 1
     return kept
@@ -119,6 +136,7 @@ def _drop_old(
 def _extend(
     label: NDArray[np.int64],
     previous: NDArray[np.int64],
+    born: NDArray[np.int64],
     alive: NDArray[np.int64],
     n_alive: int,
     partner: NDArray[np.int64],
@@ -132,6 +150,7 @@ def _extend(
             point = low + partner[k]
             label[point] = label[alive[k]]
             previous[point] = alive[k]
+            born[point] = born[alive[k]]
             alive[k] = point
     for point in range(low, high):
         if label[point] < 0:

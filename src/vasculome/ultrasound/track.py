@@ -37,6 +37,10 @@ class LinkRule:
         Frames in a row in which a bubble may go unseen; 0 allows none.
     min_length
         Fewest detections of a track that is given out.
+    max_length
+        Most frames that a track spans, from its first to its last. What is seen for longer, above
+        all echoes that rest, goes on as a new track: this bounds what is carried from block to
+        block, and the end of a track does not depend on the blocks.
     weights
         What distance, amplitude and correlation of patches weigh in the cost of a link. The
         correlation needs a column ``patch``.
@@ -49,6 +53,7 @@ class LinkRule:
     max_speed_mm_s: float
     max_gap_frames: int = 0
     min_length: int = 15
+    max_length: int = 2000
     weights: FusionWeights = DISTANCE_ONLY
     motion: ConstantVelocity | None = None
 
@@ -57,6 +62,8 @@ class LinkRule:
             raise ValueError("frame rate and largest speed must be positive")
         if self.max_gap_frames < 0 or self.min_length < 1:
             raise ValueError("the gap must not be negative, and tracks hold at least one point")
+        if self.max_length < self.min_length:
+            raise ValueError("tracks must be allowed to become as long as they must be")
 
     @property
     def gate_um(self) -> float:
@@ -120,7 +127,7 @@ def advance(
     stop_frame
         The frame after the last of these; later calls go on from it. Frames may be empty.
     rule
-        Gate, gap and least length.
+        Gate, gap, least and largest length.
 
     Returns
     -------
@@ -152,6 +159,7 @@ def advance(
         _patches(points, rule),
         rule.gate_um,
         rule.max_gap_frames,
+        rule.max_length,
         rule.shares,
         rule.variances,
     )

@@ -1,26 +1,32 @@
 """The choices of the ultrasound chain, by the stages themselves, against simulated truth."""
 
 import math
+import tracemalloc
+import types
 import typing
 
 import numpy as np
 import pytest
 
 from vasculome.config import LocalizeConfig, RunConfig, Sample
-from vasculome.geometry import Box
+from vasculome.errors import UserError
+from vasculome.geometry import Box, TileGrid
 from vasculome.metrics.localization import match, score_localization
 from vasculome.metrics.resolution import fourier_correlation
 from vasculome.metrics.tracking import score_links
 from vasculome.simulate.phantoms import ultrasound_phantom
-from vasculome.stages import job, ulm_quality
+from vasculome.stages import job, ulm_maps, ulm_quality
 from vasculome.stages.job import Job
+from vasculome.storage import tables
 from vasculome.storage.arrays import open_array
-from vasculome.storage.bundles import read_bundle
+from vasculome.storage.bundles import read_bundle, write_bundle
 from vasculome.storage.omezarr import open_image
 from vasculome.storage.tables import part_path, read_parts, write_table
 from vasculome.ultrasound.columns import positions
 from vasculome.ultrasound.localize import LOCALIZERS
 from vasculome.ultrasound.render import accumulate, empty_sums
+from vasculome.ultrasound.smooth import track_bounds
+from vasculome.ultrasound.track import LinkRule, advance, finish, start
 
 N_FRAMES, BLOCK = 240, 80
 BASE = {"clutter": {"block_frames": BLOCK}, "track": {"min_length_frames": 5}}
@@ -279,3 +285,168 @@ def test_the_error_of_speed_is_known_where_several_bubbles_passed(judged):
     error = maps["speed_error"][several]
     assert (error >= 0).all()
     assert 0 < np.median(error) < np.median(maps["speed"][several])
+
+
+# Long recordings
+
+RESTING = LinkRule(frame_rate_hz=1000, max_speed_mm_s=60, max_gap_frames=1, max_length=50)
+
+
+def resting_echoes(block, *, n_frames, n_echoes=4):
+    """Track echoes that never move nor end; return the tracks and the most points carried."""
+    state, parts, carried = start(2), [], 0
+    place = 1000.0 * np.arange(n_echoes)
+    for first in range(0, n_frames, block):
+        frame = np.repeat(np.arange(first, min(first + block, n_frames)), n_echoes)
+        across = np.tile(place, len(frame) // n_echoes)
+        same = np.ones(len(frame), np.float32)
+        found = {"frame": frame, "z_um": across, "x_um": across, "amplitude": same, "score": same}
+        state, ended = advance(state, found, stop_frame=frame[-1] + 1, rule=RESTING)
+        carried = max(carried, len(state["frame"]))
+        parts.append(ended)
+    parts.append(finish(state, rule=RESTING))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, carried
+
+
+def test_echoes_that_rest_are_given_out_in_tracks_of_the_largest_length():
+    tracks, carried = resting_echoes(20, n_frames=480)
+    assert carried <= 4 * (50 + 1 + 1)
+    bounds = track_bounds(tracks)
+    first, last = tracks["frame"][bounds[:-1]], tracks["frame"][bounds[1:] - 1]
+    assert sorted(first) == sorted(4 * list(range(0, 480, 50)))
+    np.testing.assert_array_equal(last, np.minimum(first + 49, 479))
+    # No detection is lost, and none is in two tracks.
+    assert len({*zip(tracks["frame"], tracks["x_um"], strict=True)}) == len(tracks["frame"])
+    assert len(tracks["frame"]) == 4 * 480
+
+
+@pytest.mark.parametrize("block", [1, 7, 50, 51, 480])
+def test_where_long_tracks_end_does_not_depend_on_the_blocks(block):
+    whole, _ = resting_echoes(113, n_frames=480)
+    cut, _ = resting_echoes(block, n_frames=480)
+    for name, column in whole.items():
+        assert column.tobytes() == cut[name].tobytes()
+
+
+def test_the_bound_of_tracking_holds_the_open_tracks(folder):
+    bounds = [
+        job_of(folder, "track", {"track": {"max_length_frames": n}}).bound().bytes_per_worker
+        for n in (20, 60, 5000)
+    ]
+    a_frame = bounds[1] - bounds[0]
+    assert a_frame > 40 * 1000 * 430  # as measured in 3-D, of 1000 bubbles a frame
+    # There are no more frames than these.
+    assert bounds[2] == pytest.approx(bounds[0] * N_FRAMES / (BLOCK + 20 + 2))
+
+
+def test_the_largest_length_of_tracks_is_kept_to(folder):
+    run(folder, "localize")
+    sample_folder, _ = run(folder, "track", track={"max_length_frames": 12})
+    tracks = read_parts(sample_folder / "tracks")
+    bounds = track_bounds(tracks)
+    spans = tracks["frame"][bounds[1:] - 1] - tracks["frame"][bounds[:-1]] + 1
+    assert spans.max() == 12
+
+
+def test_a_largest_length_below_the_least_is_refused():
+    with pytest.raises(ValueError, match="max_length_frames must not be less"):
+        RunConfig(ultrasound={"track": {"min_length_frames": 30, "max_length_frames": 20}})
+
+
+@pytest.mark.parametrize("n_blocks", [3, 60])
+def test_power_is_the_mean_over_all_frames_in_bounded_memory(tmp_path, n_blocks):
+    rng = np.random.default_rng(0)
+    shape, frames = (32, 32, 32), rng.integers(50, 90, n_blocks)
+    power = rng.random((n_blocks, *shape), np.float32)
+    for number in range(n_blocks):
+        path = part_path(tmp_path, number).with_suffix(ulm_maps.POWER_SUFFIX)
+        write_bundle(path, {"power": power[number], "frames": frames[number]})
+    written = []
+    target = types.SimpleNamespace(write=lambda box, voxels: written.append(voxels) or {})
+    (tile,) = TileGrid(Box.of_shape(shape), shape, (0, 0, 0))
+    tracemalloc.start()
+    ulm_maps._write_power(target, tile, folder=tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_allclose(written[0], np.average(power, axis=0, weights=frames), rtol=1e-6)
+    assert peak < ulm_maps._PIXEL_BYTES * math.prod(shape)
+
+
+def test_the_bound_of_maps_holds_the_power_of_large_frames(folder, monkeypatch):
+    large = types.SimpleNamespace(shape=(10, 30_000, 30_000))
+    monkeypatch.setattr(ulm_maps, "open_raw", lambda _: large)
+    assert job_of(folder, "ulm_maps").bound().bytes_per_worker >= 33 * 30_000**2
+
+
+def random_tracks(folder, corners, *, n_tracks=60, n_points=20):
+    """Write a part of tracks around each corner; return all of them as one table."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for number, corner in enumerate(corners):
+        steps = rng.normal(0, 20, (n_tracks, n_points, 2)).cumsum(axis=1)
+        place = (corner + rng.uniform(0, 1000, (n_tracks, 1, 2)) + steps).reshape(-1, 2)
+        track = np.repeat(np.arange(n_tracks), n_points) + number * n_tracks
+        velocity = rng.normal(size=place.shape)
+        part = {
+            "track": track,
+            "frame": np.tile(np.arange(n_points), n_tracks),
+            "z_um": place[:, 0],
+            "x_um": place[:, 1],
+            "amplitude": np.ones(len(track), np.float32),
+            "vz_mm_s": velocity[:, 0],
+            "vx_mm_s": velocity[:, 1],
+        }
+        write_table(part_path(folder, number), part)
+        parts.append(part)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+@pytest.mark.parametrize("rows", [7, 50, 10**6])
+def test_tiles_of_the_map_hold_the_same_bits_however_tracks_are_read(
+    judged, tmp_path, monkeypatch, rows
+):
+    monkeypatch.setattr(tables, "ROWS_AT_ONCE", rows)
+    everything = random_tracks(tmp_path, [(0, 0), (0, 1500), (900, 700)])
+    spec = open_image(judged[0] / "maps/density.ome.zarr").spec
+    whole = empty_sums(Box.of_shape(spec.shape))
+    accumulate(
+        whole,
+        everything,
+        box=Box.of_shape(spec.shape),
+        pixel_um=spec.spacing_um,
+        origin_um=spec.origin_um,
+    )
+    expected = ulm_maps.maps(whole)
+    for tile in TileGrid(Box.of_shape(spec.shape), (100, 130), (0, 0)):
+        drawn, _ = ulm_maps._render(tile, folder=tmp_path, spec=spec)
+        for name, (key, _) in ulm_maps._maps_of(spec.axes).items():
+            assert drawn[name].tobytes() == expected[key][tile.core.slices].tobytes()
+
+
+def test_parts_beside_a_tile_are_not_read(judged, tmp_path):
+    random_tracks(tmp_path, [(0, 0), (5000, 5000)])
+    spec = open_image(judged[0] / "maps/density.ome.zarr").spec
+    (tile,) = TileGrid(Box.of_shape(spec.shape), spec.shape, (0, 0))
+    there = ulm_maps._render(tile, folder=tmp_path, spec=spec)
+    beside = part_path(tmp_path, 1)
+    data = beside.read_bytes()
+    # All values are spoilt; what the file tells of itself is not.
+    told = int.from_bytes(data[-8:-4], "little") + 8
+    beside.write_bytes(b"PAR1" + bytes(len(data) - told - 4) + data[-told:])
+    again = ulm_maps._render(tile, folder=tmp_path, spec=spec)
+    assert there[1]["crossed"] == again[1]["crossed"] > 0
+    with pytest.raises(UserError, match="cannot be read"):
+        read_parts(tmp_path)
+
+
+def test_a_group_of_rows_is_never_divided(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "ROWS_AT_ONCE", 30)
+    lengths = [5, 70, 1, 29, 30, 30, 31, 4]
+    everything = {"track": np.repeat(np.arange(8), lengths), "row": np.arange(200)}
+    write_table(part_path(tmp_path, 0), everything)
+    write_table(part_path(tmp_path, 1), {name: column[:0] for name, column in everything.items()})
+    pieces = list(tables.iter_groups(tmp_path, ["track", "row"], group="track", within={}))
+    np.testing.assert_array_equal(np.concatenate([p["row"] for p in pieces]), np.arange(200))
+    tracks = [track for piece in pieces for track in np.unique(piece["track"])]
+    assert tracks == list(range(8))
+    assert max(len(piece["row"]) for piece in pieces) <= 30 + 70

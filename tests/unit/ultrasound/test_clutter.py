@@ -96,6 +96,27 @@ def test_input_is_left_alone():
     assert (iq == before).all()
 
 
+@pytest.mark.parametrize("randomized", [False, True])
+@pytest.mark.parametrize(("keep_from", "keep_to"), [(1, None), (3, None), (3, 8)])
+def test_result_is_the_same_where_the_input_may_be_overwritten(keep_from, keep_to, randomized):
+    # More voxels than are taken at once.
+    iq = complex_normal(np.random.default_rng(5), 80, 150, 120).astype(np.complex64)
+    bounds = {"keep_from": keep_from, "keep_to": keep_to, "randomized": randomized}
+    filtered = svd_filter(iq, **bounds)
+    overwritten = svd_filter(iq, **bounds, overwrite=True)
+    assert overwritten.tobytes() == filtered.tobytes()
+    assert np.shares_memory(overwritten, iq) == (keep_to is None)
+
+
+def test_randomized_equals_full_svd_in_pieces():
+    rng = np.random.default_rng(6)
+    tissue = complex_normal(rng, 80, 3) * [1000, 300, 100] @ complex_normal(rng, 3, 18000)
+    iq = (tissue + complex_normal(rng, 80, 18000)).astype(np.complex64).reshape(80, 150, 120)
+    expected = svd_reference(iq, 4, None)
+    filtered = svd_filter(iq, keep_from=4, randomized=True)
+    assert np.linalg.norm(filtered - expected) < 2e-3 * np.linalg.norm(expected)
+
+
 @pytest.mark.parametrize(("keep_from", "keep_to"), [(0, None), (5, 4), (11, None), (1, 11)])
 def test_bounds_out_of_range(keep_from, keep_to):
     with pytest.raises(ValueError, match="singular vectors"):
