@@ -193,9 +193,7 @@ def open_series(
             if format.loads_whole:
                 # Two arrays stay in memory while the next is loaded.
                 resident_bytes = max(resident_bytes, *(3 * array.n_bytes for array in chosen))
-    return FrameSeries(
-        tuple(blocks), axes, order, shape or (), format, resident_bytes, dtype or ""
-    )
+    return FrameSeries(tuple(blocks), axes, order, shape or (), format, resident_bytes, dtype or "")
 
 
 def describe(arrays: Sequence[StoredArray]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,33 +85,14 @@ class RawRF:
         ValueError
             Frames beyond the acquisition, or none.
         """
-        out: npt.NDArray[Any] | None = None
+        dtype = np.dtype(np.complex64 if self.sequence.is_baseband else self.series.dtype)
+        out = np.empty((max(0, t1 - t0), *self.shape[1:]), dtype)
         for place, block, first, (piece,) in self.series.read(t0, t1):
-            frames = self._split_transmits(piece)
-            if self.sequence.is_baseband:
-                frames = frames.astype(np.complex64, copy=False)
-            if out is None:
-                out = np.empty((t1 - t0, *self.shape[1:]), self._dtype)
-            if frames.dtype != self._dtype:
-                raise UserError(
-                    f"holds {frames.dtype}, and {self.files[0].name} {self._dtype}",
-                    where=block.file,
-                    fix="save all files of an acquisition in one type and to one scale",
-                )
-            out[place] = frames
+            # MATLAB stores numbers of one class in narrower types where their values allow.
+            np.copyto(out[place], self._split_transmits(piece), casting="same_kind")
             if out.dtype.kind not in "iu":
                 check_finite(out[place], file=block.file, first=first)
-        if out is None:
-            raise ValueError("no frames")
         return out
-
-    @cached_property
-    def _dtype(self) -> np.dtype[Any]:
-        """What the first file holds; headers do not tell it in all formats."""
-        if self.sequence.is_baseband:
-            return np.dtype(np.complex64)
-        _, _, _, (piece,) = next(iter(self.series.read(0, 1)))
-        return piece.dtype
 
     def fingerprint(self) -> str:
         """Return the identity of the input: files, sequence, variables and order of axes."""

@@ -208,11 +208,27 @@ def test_files_of_two_types_are_refused(tmp_path):
     (tmp_path / "session").mkdir()
     np.save(tmp_path / "session/rf_1.npy", _rf())
     np.save(tmp_path / "session/rf_2.npy", (_rf() / 1000).astype(np.float32))
-    raw = open_rf(tmp_path / "session", sequence_file=_sequence(tmp_path, axes="taes"))
-    raw.read(0, T)
-    for first, stop in ((T - 1, T + 1), (T, 2 * T)):
-        with pytest.raises(UserError, match=r"rf_2\.npy: holds float32, and rf_1\.npy int16"):
-            raw.read(first, stop)
+    says = r"rf_2\.npy: the array holds float32 where rf_1\.npy holds int16"
+    with pytest.raises(UserError, match=says):
+        open_rf(tmp_path / "session", sequence_file=_sequence(tmp_path, axes="taes"))
+
+
+def test_a_class_of_matlab_that_is_stored_by_its_values(tmp_path):
+    # MATLAB writes doubles that are small whole numbers as bytes, and reads doubles again.
+    (tmp_path / "session").mkdir()
+    low, high = np.abs(_rf() % 100).astype(np.float64), 1e4 + _rf().astype(np.float64)
+    scipy.io.savemat(tmp_path / "session/rf_2.mat", {"RF": _as_stored(high, "seat")})
+    path = tmp_path / "session/rf_1.mat"
+    scipy.io.savemat(path, {"RF": _as_stored(low, "seat").astype(np.uint8)})
+    content = bytearray(path.read_bytes())
+    class_at = 128 + 8 + 8  # after the header, the tag of the matrix and that of its flags
+    assert content[class_at] == 9  # uint8; 6 is double
+    content[class_at] = 6
+    path.write_bytes(content)
+    assert scipy.io.whosmat(path)[0][2] == "double"
+    assert scipy.io.loadmat(path)["RF"].dtype == np.uint8
+    raw = open_rf(tmp_path / "session", sequence_file=_sequence(tmp_path))
+    np.testing.assert_array_equal(raw.read(0, 2 * T), np.concatenate([low, high]))
 
 
 def test_fingerprint_follows_the_table_of_elements(tmp_path):
