@@ -216,6 +216,24 @@ def band_over_its_image(raw: Path, rf: np.ndarray) -> None:
     write(raw, rf, sampling_frequency_hz=11e6)
 
 
+def frequencies_in_mhz(raw: Path, rf: np.ndarray) -> None:
+    write(raw, rf, sampling_frequency_hz=20, center_frequency_hz=5, bandwidth_hz=5)
+
+
+def focused_waves(raw: Path, rf: np.ndarray) -> None:
+    path_um = np.hypot(7000.0, (np.arange(N_ELEMENTS) - (N_ELEMENTS - 1) / 2) * 150)
+    delays = ((path_um.max() - path_um) / SPEED_UM_S).tolist()
+    write(raw, rf, angles_deg=None, time_zero=None, transmit_delays_s=[delays, delays])
+
+
+def files_of_two_types(raw: Path, rf: np.ndarray) -> dict[str, str]:
+    write(raw, rf)
+    (raw / "session").mkdir()
+    np.save(raw / "session/new_1.npy", rf)
+    np.save(raw / "session/new_2.npy", (rf / 32768).astype(np.float32))
+    return {"path": "raw/session"}
+
+
 def width_not_told(raw: Path, rf: np.ndarray) -> None:
     write(raw, rf, element_width_um=None)
 
@@ -271,6 +289,9 @@ BEFORE: dict[Damage, tuple[str, ...]] = {
     other_number_of_transmits: ("new.npy", "has 2 transmits along axis a", "correct axes"),
     clock_not_told: ("new.yaml", "the clock of start_time_s", "give time_zero"),
     band_over_its_image: ("new.yaml", "meets its mirror image", "at most 1e+06"),
+    frequencies_in_mhz: ("new.yaml", "sampling_frequency_hz is 20", "in Hz, not MHz"),
+    focused_waves: ("new.yaml", "transmit 0 of transmit_delays_s", "elsewhere"),
+    files_of_two_types: ("new_2.npy", "float32 where new_1.npy holds int16", "in one type"),
     width_not_told: ("new.yaml", "does not tell element_width_um", "beamform.f_number"),
     complex_numbers: ("new.npy", "no real array", "name the one"),
     axes_in_the_sheet: ("samples.tsv", "axes of rf are told by its sequence", "config/README"),

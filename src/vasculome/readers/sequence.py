@@ -13,6 +13,10 @@ from vasculome.errors import UserError
 Wave = Literal["plane", "diverging", "delays"]
 
 _UM_PER_M = 1e6
+_LOWEST_HZ, _LATEST_S = 1e5, 0.01
+_SLOWEST_M_S, _FASTEST_M_S = 300, 10_000
+_NARROWEST, _WIDEST = 0.002, 20
+"""Width of a probe for each element, in wavelengths; of 32 × 32 elements a 32nd of their pitch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +39,7 @@ class Sequence:
     sampling_frequency_hz, center_frequency_hz
         Of the channel data.
     bandwidth_hz
-        Pulse-echo bandwidth at -6 dB; of data that are mixed down, all that is sampled.
+        Pulse-echo bandwidth at -6 dB; None of data that are mixed down and do not tell it.
     speed_of_sound_m_s
         Of the medium.
     element_width_um
@@ -50,7 +54,7 @@ class Sequence:
     start_time_s: npt.NDArray[np.float64]
     sampling_frequency_hz: float
     center_frequency_hz: float
-    bandwidth_hz: float
+    bandwidth_hz: float | None
     speed_of_sound_m_s: float
     element_width_um: float | None = None
     is_baseband: bool = False
@@ -121,15 +125,41 @@ def firing_lead_s(
     return np.asarray(-path_um.min(axis=1) / (speed_of_sound_m_s * _UM_PER_M))
 
 
-def refuse_overlap(sequence: Sequence, *, where: str) -> None:
-    """Raise UserError where RF is sampled so slowly that the band meets its mirror image."""
-    turns = 2 * sequence.center_frequency_hz / sequence.sampling_frequency_hz
-    room_hz = abs(turns - round(turns)) * sequence.sampling_frequency_hz
-    if not sequence.is_baseband and sequence.bandwidth_hz > room_hz * (1 + 1e-6):
-        raise UserError(
-            f"a band of {sequence.bandwidth_hz:g} Hz around {sequence.center_frequency_hz:g} Hz "
-            f"meets its mirror image at a sampling frequency of "
-            f"{sequence.sampling_frequency_hz:g} Hz",
-            where=where,
-            fix=f"correct the frequencies, or give a bandwidth_hz of at most {room_hz:g}",
+def refuse_implausible(sequence: Sequence, *, where: str) -> None:
+    """Raise UserError for values that are not finite, or that only a wrong unit makes."""
+
+    def fault(what: str, fix: str) -> UserError:
+        return UserError(what, where=where, fix=fix)
+
+    gaps = np.isnan(sequence.wave_values) if sequence.wave == "delays" else False
+    for name, values in (
+        ("positions of elements", sequence.elements_um),
+        ("waves", np.where(gaps, 0.0, sequence.wave_values)),
+        ("start_time_s", sequence.start_time_s),
+    ):
+        if not np.isfinite(values).all():
+            raise fault(f"{name}: some values are not finite", "correct them")
+    for name in ("sampling_frequency_hz", "center_frequency_hz", "bandwidth_hz"):
+        value = getattr(sequence, name)
+        if value is not None and not _LOWEST_HZ <= value < np.inf:
+            raise fault(f"{name} is {value:g}", "give it in Hz, not MHz")
+    if not _SLOWEST_M_S < sequence.speed_of_sound_m_s < _FASTEST_M_S:
+        raise fault(f"speed_of_sound_m_s is {sequence.speed_of_sound_m_s:g}", "give it in m/s")
+    latest_s = np.abs(sequence.start_time_s).max()
+    if latest_s > _LATEST_S:
+        raise fault(f"start_time_s is {latest_s:g}", "give it in seconds, not microseconds")
+    wavelength_um = sequence.speed_of_sound_m_s / sequence.center_frequency_hz * _UM_PER_M
+    n_elements, width_um = sequence.n_elements, float(np.ptp(sequence.elements_um, axis=0).max())
+    narrow, wide = (n * wavelength_um * n_elements for n in (_NARROWEST, _WIDEST))
+    if n_elements > 1 and not narrow < width_um < wide:
+        raise fault(
+            f"{n_elements} elements over {width_um:g} µm do not fit a wavelength of "
+            f"{wavelength_um:.4g} µm",
+            "give pitch and positions in micrometres, or metres in UFF, and frequencies in Hz",
+        )
+    element_um = sequence.element_width_um
+    if element_um is not None and not _NARROWEST < element_um / wavelength_um < _WIDEST:
+        raise fault(
+            f"elements {element_um:g} µm wide do not fit a wavelength of {wavelength_um:.4g} µm",
+            "give element_width_um in micrometres, or metres in UFF",
         )

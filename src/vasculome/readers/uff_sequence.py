@@ -15,11 +15,21 @@ import numpy.typing as npt
 
 from vasculome.errors import UserError
 from vasculome.readers.iq_arrays import readable
-from vasculome.readers.sequence import Sequence, Wave, array_elements, directions, refuse_overlap
+from vasculome.readers.sequence import (
+    Sequence,
+    Wave,
+    array_elements,
+    directions,
+    refuse_implausible,
+)
 from vasculome.readers.uff import CHANNEL_DATA, objects, open_uff, scalar, waves
 
 _PLANE, _SPHERICAL = 0, 1
+_WIDEST_RELATIVE = 2
+_PULSE = ("pulse/center_frequency", "pulse/fractional_bandwidth")
 _UM_PER_M = 1e6
+_FLAT_UM, _FLAT = 1e-3, 1e-6
+"""What counts as 0 along y, of positions and of directions: what sines and cosines round to."""
 
 
 def find_channel_data(path: Path, variable: str | None) -> str:
@@ -68,8 +78,9 @@ def read_uff_sequence(path: Path, name: str) -> Sequence:
         _require(group, path)
         elements, width_um = _elements(group["probe"], path)
         wave, values = _waves(group, path)
-        flat = not elements[:, 1].any() and not values[:, 1].any()
-        axes = [0, 2] if flat else [0, 1, 2]
+        off_plane = np.abs(values[:, 1]).max() / (_FLAT if wave == "plane" else _FLAT_UM)
+        is_flat = off_plane < 1 and np.abs(elements[:, 1]).max() < _FLAT_UM
+        axes = [0, 2] if is_flat else [0, 1, 2]
         delays = np.array([scalar(w, "delay", 0.0) for w in waves(group)])
         baseband_hz = scalar(group, "modulation_frequency")
         is_complex = isinstance(group["data"], h5py.Group)
@@ -80,30 +91,40 @@ def read_uff_sequence(path: Path, name: str) -> Sequence:
                 where=path,
                 fix="give real RF with 0, or baseband data with the frequency",
             )
-        pulse = None if is_complex else group["pulse"]
-        center_hz = baseband_hz if pulse is None else scalar(pulse, "center_frequency")
-        sampling_hz = scalar(group, "sampling_frequency")
+        bandwidth_hz, center_hz = _bandwidth_hz(group, path, needed=not is_complex), baseband_hz
+        if not is_complex:
+            center_hz = scalar(group, "pulse/center_frequency")
         sequence = Sequence(
             elements_um=elements[:, axes],
             wave=wave,
             wave_values=values[:, axes],
             start_time_s=scalar(group, "initial_time") + delays,
-            sampling_frequency_hz=sampling_hz,
+            sampling_frequency_hz=scalar(group, "sampling_frequency"),
             center_frequency_hz=center_hz,
-            bandwidth_hz=(
-                sampling_hz if pulse is None else scalar(pulse, "fractional_bandwidth") * center_hz
-            ),
+            bandwidth_hz=bandwidth_hz,
             speed_of_sound_m_s=scalar(group, "sound_speed"),
             element_width_um=width_um,
             is_baseband=is_complex,
         )
-    for quantity in ("sampling_frequency_hz", "center_frequency_hz", "speed_of_sound_m_s"):
-        if not getattr(sequence, quantity) > 0:
-            raise UserError(
-                f"{quantity} is {getattr(sequence, quantity):g}", where=path, fix="correct it"
-            )
-    refuse_overlap(sequence, where=str(path))
+    refuse_implausible(sequence, where=str(path))
     return sequence
+
+
+def _bandwidth_hz(group: h5py.Group, path: Path, *, needed: bool) -> float | None:
+    """Return the bandwidth of the pulse; None where it is not told and not needed."""
+    if not all(field in group for field in _PULSE):
+        return None
+    center_hz, relative = (scalar(group, field) for field in _PULSE)
+    if 0 < relative <= _WIDEST_RELATIVE and center_hz > 0:
+        return relative * center_hz
+    if not needed:
+        return None
+    raise UserError(
+        f"the pulse has a center_frequency of {center_hz:g} Hz and a fractional_bandwidth of "
+        f"{relative:g}",
+        where=path,
+        fix="correct them; the fractional bandwidth is that at -6 dB over the centre frequency",
+    )
 
 
 def _require(group: h5py.Group, path: Path) -> None:
@@ -118,7 +139,7 @@ def _require(group: h5py.Group, path: Path) -> None:
         "sequence",
     ]
     if isinstance(group.get("data"), h5py.Dataset):
-        fields += ["pulse", "pulse/center_frequency", "pulse/fractional_bandwidth"]
+        fields += ["pulse", *_PULSE]
     for field in fields:
         if field not in group:
             raise UserError(

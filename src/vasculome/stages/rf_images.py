@@ -7,6 +7,7 @@ of IQ do not.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from vasculome.errors import UserError
 from vasculome.readers.iq_metadata import Quantity
 from vasculome.readers.rf import RawRF, open_rf
 from vasculome.stages.digest import digest_of
+from vasculome.stages.rf_checks import check_band, check_decimation, check_focus
 from vasculome.storage.foreign import open_foreign
 from vasculome.ultrasound.transmit import DivergingWaves, FiredElements, PlaneWaves, Waves
 
@@ -110,12 +112,12 @@ class RfImages:
         if of.element_width_um is None:
             raise UserError(
                 "does not tell element_width_um, which f_number: auto needs",
-                where=self.raw.sequence_file or self.files[0],
+                where=self._told_by,
                 fix="add it, or give ultrasound.beamform.f_number in the config",
             )
         from vasculome.ultrasound.beamform import directivity_f_number  # noqa: PLC0415
 
-        highest_hz = of.center_frequency_hz + of.bandwidth_hz / 2
+        highest_hz = of.center_frequency_hz + self._bandwidth_hz / 2
         return directivity_f_number(
             element_width_um=of.element_width_um,
             wavelength_um=of.speed_of_sound_m_s / highest_hz * _UM_PER_M,
@@ -151,7 +153,11 @@ class RfImages:
             end = min(t1, begin + self._batch)
             out[begin - t0 : end - t0] = self._images(begin, end)
         if not np.isfinite(out).all():
-            raise ValueError(f"images of frames {t0} to {t1 - 1} are not finite")
+            raise UserError(
+                f"images of frames {t0} to {t1 - 1} are not finite",
+                where=self.files[0],
+                fix="scale the RF down, so that its sums can be told in single precision",
+            )
         return out
 
     def fingerprint(self) -> str:
@@ -162,20 +168,30 @@ class RfImages:
 
     def check(self) -> None:
         """Raise UserError where settings and channel data do not fit each other."""
-        from vasculome.ultrasound.demodulate import least_sampling_frequency_hz  # noqa: PLC0415
-
-        of = self.raw.sequence
-        left_hz = of.sampling_frequency_hz / self.chosen.decimation
-        least_hz = least_sampling_frequency_hz(of.bandwidth_hz)
-        if not of.is_baseband and left_hz < least_hz:
-            raise UserError(
-                f"a band of {of.bandwidth_hz:g} Hz needs {least_hz:g} samples a second, and "
-                f"decimation by {self.chosen.decimation} leaves {left_hz:g}",
-                where=f"config: ultrasound.beamform.decimation, for {self.files[0].name}",
-                fix="lower it, or correct bandwidth_hz in the sequence file",
-            )
+        of, name = self.raw.sequence, self.files[0].name
+        if not of.is_baseband:
+            check_band(of, self._bandwidth_hz, told_by=self._told_by)
+            check_decimation(of, self._bandwidth_hz, self.chosen, name=name)
         pick_device(self.chosen.device)
-        _ = self.f_number, self.grid_um
+        _ = self.f_number
+        if isinstance(self.waves, FiredElements):
+            check_focus(of, self.waves, float(self.grid_um[0][-1]), told_by=self._told_by)
+
+    @property
+    def _told_by(self) -> Path:
+        """The file that tells the sequence."""
+        return self.raw.sequence_file or self.files[0]
+
+    @property
+    def _bandwidth_hz(self) -> float:
+        bandwidth_hz = self.raw.sequence.bandwidth_hz
+        if bandwidth_hz is None:
+            raise UserError(
+                "does not tell the bandwidth of the pulse, which f_number: auto needs",
+                where=self._told_by,
+                fix="write the pulse, or give ultrasound.beamform.f_number in the config",
+            )
+        return bandwidth_hz
 
     @property
     def _batch(self) -> int:
@@ -196,7 +212,7 @@ class RfImages:
                 frames,
                 sampling_frequency_hz=of.sampling_frequency_hz,
                 center_frequency_hz=of.center_frequency_hz,
-                bandwidth_hz=of.bandwidth_hz,
+                bandwidth_hz=self._bandwidth_hz,
                 start_time_s=of.start_time_s,
                 decimation=decimation,
                 device=device,
@@ -235,15 +251,20 @@ class RfImages:
         of = self.raw.sequence
         um_per_s = of.speed_of_sound_m_s * _UM_PER_M
         ends_s = of.start_time_s + (self.raw.samples - 1) / of.sampling_frequency_hz
-        depth = np.arange(0.0, um_per_s * max(ends_s.max(), 0.0), self.spacing_um[0] / 10)
-        points = np.zeros((len(depth), of.ndim))
-        points[:, 0] = depth
-        points[:, 1:] = of.elements_um[:, 1:].mean(axis=0)
-        echo_s = self.waves.arrival_s(points, speed_of_sound_m_s=of.speed_of_sound_m_s)
-        echo_s = echo_s + depth / um_per_s
-        recorded = (echo_s >= of.start_time_s[:, None]) & (echo_s <= ends_s[:, None])
-        heard = depth[recorded.all(axis=0)]
-        return (float(heard[0]), float(heard[-1])) if len(heard) else (0.0, 0.0)
+        step_um = self.spacing_um[0] / 10
+        point = np.concatenate([[0.0], of.elements_um[:, 1:].mean(axis=0)])[None]
+
+        def echo_s(step: int) -> NDArray[np.float64]:
+            point[0, 0] = step * step_um
+            there_s = self.waves.arrival_s(point, speed_of_sound_m_s=of.speed_of_sound_m_s)
+            echo: NDArray[np.float64] = there_s[:, 0] + point[0, 0] / um_per_s
+            return echo
+
+        # Echoes come the later the deeper they are.
+        steps = range(math.ceil(um_per_s * max(ends_s.max(), 0.0) / step_um))
+        first = bisect_left(steps, True, key=lambda n: bool((echo_s(n) >= of.start_time_s).all()))
+        stop = bisect_left(steps, True, key=lambda n: bool((echo_s(n) > ends_s).any()))
+        return (first * step_um, (stop - 1) * step_um) if first < stop else (0.0, 0.0)
 
 
 def open_rf_images(sample: Sample, chosen: BeamformConfig) -> RfImages:

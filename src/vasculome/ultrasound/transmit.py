@@ -7,10 +7,12 @@ probe.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 
 _UM_PER_M = 1e6
 
@@ -119,8 +121,59 @@ class FiredElements:
             arrival[:] = (path_s + delays[fired, None]).min(axis=0)
         return arrivals
 
+    def first_arrival_lead_um(
+        self, depth_um: float, *, speed_of_sound_m_s: float
+    ) -> NDArray[np.float64]:
+        """Return by how much the first arrival at a depth lies ahead of a focused wave.
+
+        Behind a focus, wavelets from the rim of the aperture come before the wave itself. The
+        delays are taken as a parabola: ``s (1 - F / z)`` with its sag s and the focus F; 0 for
+        waves without a focus before that depth.
+
+        Returns
+        -------
+        float64, shape (transmits,), in micrometres.
+        """
+        lateral = self.elements_um[:, 1:]
+        # When the front passes z = 0, of probes that are not flat.
+        late_um = self.delays_s * speed_of_sound_m_s * _UM_PER_M - self.elements_um[:, 0]
+        return np.array(
+            [_lead_um(lateral[f], d[f], depth_um) for d in late_um for f in [np.isfinite(d)]]
+        )
+
 
 Waves = PlaneWaves | DivergingWaves | FiredElements
+
+
+def _lead_um(
+    lateral_um: NDArray[np.floating], late_um: NDArray[np.floating], depth_um: float
+) -> float:
+    """Return by how much the rim is ahead at a depth, of a wave that leaves z = 0 late."""
+    size_um = float(np.ptp(lateral_um, axis=0).max()) or 1.0
+    at = (lateral_um - lateral_um.mean(axis=0)) / size_um
+    n = at.shape[1]
+    pairs = [(i, j) for i in range(n) for j in range(i, n)]
+    terms = [np.ones(len(at)), *at.T, *(at[:, i] * at[:, j] for i, j in pairs)]
+    fit = np.linalg.lstsq(np.stack(terms, axis=1), late_um, rcond=1e-9)[0]
+    slope = fit[1 : 1 + n] / size_um
+    bend = np.zeros((n, n))
+    for (i, j), value in zip(pairs, fit[1 + n :] / size_um**2, strict=True):
+        bend[i, j] += value
+        bend[j, i] += value
+    steep = float(slope @ slope)
+    if steep >= 1:  # no wave travels along the probe, and wavelets that do are no wave
+        return 0.0
+    # A wave to a focus at distance r bends by -(1 - slope slope') / r.
+    curvatures, ways = eigh(bend, np.eye(n) - np.outer(slope, slope))
+    lead_um = 0.0
+    for curvature, way in zip(curvatures, ways.T, strict=True):
+        if curvature < 0:
+            focus_um = math.sqrt(1 - steep) / -curvature
+            unit = way / np.linalg.norm(way)
+            half_um = float(np.ptp(lateral_um @ unit)) / 2
+            sag_um = -float(unit @ bend @ unit) * half_um**2 / 2
+            lead_um = max(lead_um, sag_um * (1 - focus_um / depth_um))
+    return lead_um
 
 
 def _distances(

@@ -11,6 +11,7 @@ import yaml
 import zarr
 
 from vasculome.errors import UserError
+from vasculome.readers.iq import open_iq
 from vasculome.readers.rf import open_rf
 
 T, A, E, S = 6, 2, 5, 9
@@ -211,6 +212,14 @@ def test_files_of_two_types_are_refused(tmp_path):
     says = r"rf_2\.npy: the array holds float32 where rf_1\.npy holds int16"
     with pytest.raises(UserError, match=says):
         open_rf(tmp_path / "session", sequence_file=_sequence(tmp_path, axes="taes"))
+
+
+def test_iq_files_of_two_types_are_refused(tmp_path):
+    iq = np.ones((T, 4, 3))
+    np.save(tmp_path / "iq_1.npy", iq.astype(np.complex64))
+    np.save(tmp_path / "iq_2.npy", iq.astype(np.complex128))
+    with pytest.raises(UserError, match=r"iq_2\.npy: .* complex128 where iq_1\.npy .* complex64"):
+        open_iq(tmp_path, axes="tzx")
 
 
 def test_a_class_of_matlab_that_is_stored_by_its_values(tmp_path):

@@ -30,8 +30,17 @@ def _plane(azimuth, elevation=0.0, *, delay=0.0, kind=None, distance=np.inf):
     )
 
 
-def _probe(n=E):
-    return pyuff.LinearArray(N=n, pitch=3e-4, element_width=2.7e-4, origin=pyuff.Point())
+def _probe(n=E, pitch=3e-4):
+    return pyuff.LinearArray(N=n, pitch=pitch, element_width=2.7e-4, origin=pyuff.Point())
+
+
+def _pulse(fractional_bandwidth=0.6):
+    return pyuff.Pulse(
+        center_frequency=5e6,
+        fractional_bandwidth=fractional_bandwidth,
+        phase=0.0,
+        waveform=np.zeros(3),
+    )
 
 
 def _write(path, data, *, at="channel_data", **changes):
@@ -42,9 +51,7 @@ def _write(path, data, *, at="channel_data", **changes):
         "modulation_frequency": 0.0,
         "probe": _probe(),
         "sequence": [_plane(angle, delay=1e-7 * n) for n, angle in enumerate(ANGLES)],
-        "pulse": pyuff.Pulse(
-            center_frequency=5e6, fractional_bandwidth=0.6, phase=0.0, waveform=np.zeros(3)
-        ),
+        "pulse": _pulse(),
         "data": data,
     }
     channel_data = pyuff.ChannelData(**(known | changes))
@@ -94,6 +101,25 @@ def test_phase_of_baseband_data_is_counted_from_time_zero(tmp_path):
     np.testing.assert_allclose(block, 1, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("pulse", "bandwidth_hz"), [(_pulse(), 3e6), (_pulse(np.nan), None), (None, None)]
+)
+def test_bandwidth_of_baseband_data_is_that_of_the_pulse(tmp_path, pulse, bandwidth_hz):
+    data = _rf() + 0j
+    path = _write(tmp_path / "a.uff", data, modulation_frequency=5e6, pulse=pulse)
+    assert open_rf(path).sequence.bandwidth_hz == bandwidth_hz
+
+
+@pytest.mark.parametrize("kind", [None, pyuff.Wavefront.spherical])
+def test_a_line_stays_a_line_whatever_sines_round_to(tmp_path, kind):
+    # tan and arctan of a source in the plane give 1e-17 for 0.
+    distance = np.inf if kind is None else -0.01
+    waves = [_plane(a, 1e-17, kind=kind, distance=distance) for a in ANGLES]
+    assert open_rf(_write(tmp_path / "a.uff", _rf(), sequence=waves)).sequence.ndim == 2
+    waves[1] = _plane(0.0, 1e-3, kind=kind, distance=distance)
+    assert open_rf(_write(tmp_path / "b.uff", _rf(), sequence=waves)).sequence.ndim == 3
+
+
 def test_diverging_waves_of_a_matrix_array(tmp_path):
     probe = pyuff.MatrixArray(pitch_x=3e-4, pitch_y=3e-4, N_x=2, N_y=2, origin=pyuff.Point())
     source = pyuff.Point()
@@ -141,8 +167,18 @@ def test_files_of_a_session_are_joined(tmp_path):
             "neither plane nor diverging",
         ),
         ({"sequence": _plane(0.0, kind=pyuff.Wavefront.photoacoustic)}, "neither plane"),
-        ({"sampling_frequency": 10e6}, "meets its mirror image"),
         ({"sound_speed": 0.0}, "speed_of_sound_m_s is 0"),
+        ({"sampling_frequency": 20.0}, "sampling_frequency_hz is 20 .*in Hz"),
+        ({"initial_time": 2.0}, "start_time_s is 2 .*in seconds"),
+        ({"initial_time": np.nan}, "start_time_s: some values are not finite"),
+        (
+            {"sequence": [_plane(a) for a in (0.0, np.nan, 0.1)]},
+            "waves: some values are not finite",
+        ),
+        ({"pulse": _pulse(0.0)}, "a fractional_bandwidth of 0"),
+        ({"pulse": _pulse(np.nan)}, "a fractional_bandwidth of nan"),
+        ({"pulse": _pulse(60.0)}, "a fractional_bandwidth of 60"),
+        ({"probe": _probe(pitch=0.3)}, "do not fit a wavelength .*or metres in UFF"),
     ],
 )
 def test_files_that_cannot_be_beamformed(tmp_path, changes, message):
@@ -193,9 +229,7 @@ def _write_images(path, data, **scan):
     beamformed = pyuff.BeamformedData(
         scan=pyuff.LinearScan(**axes),
         data=data,
-        pulse=pyuff.Pulse(
-            center_frequency=5e6, fractional_bandwidth=0.6, phase=0.0, waveform=np.zeros(3)
-        ),
+        pulse=_pulse(),
     )
     beamformed.write(str(path), "b_data", ignore_missing_compulsory_fields=True)
     return path

@@ -1,12 +1,16 @@
 """RF of points at exact times of flight becomes IQ with the points where they are."""
 
+import dataclasses
+import tracemalloc
+
 import numpy as np
 import pytest
 import yaml
 
-from vasculome.config import RunConfig, Sample
+from vasculome.config import BeamformConfig, RunConfig, Sample
 from vasculome.errors import UserError
 from vasculome.geometry import Box
+from vasculome.readers.rf import open_rf
 from vasculome.stages import ingest_iq, job
 from vasculome.stages.job import Job
 from vasculome.storage.arrays import open_array
@@ -201,6 +205,9 @@ def test_how_images_are_made_is_part_of_the_identity_of_rf_alone(tmp_path, point
         ({}, {"depth_um": [4000, 20000]}, {}, "not all recorded, which are from 30"),
         ({"start_time_s": 9e-3}, {}, {"spacing_um": (1e6, 77.0)}, "not all recorded"),
         ({}, {"decimation": 3}, {}, "decimation by 3 leaves 6.66667e"),
+        ({}, {"decimation": 2}, {}, "linear interpolation of a band of 6e+06 Hz needs 1.8e+07"),
+        ({"sampling_frequency_hz": 10e6}, {}, {}, "meets its mirror image"),
+        ({"bandwidth_hz": 11e6}, {}, {}, "a bandwidth of at most 1e+07 Hz"),
         ({}, {}, {"spacing_um": (77.0, 77.0, 77.0)}, "images with 2 axes, but spacing_um has 3"),
         ({}, {}, {"wavelength_um": 100.0}, "wavelength_um is 100, but 308"),
         ({}, {}, {"frame_rate_hz": None}, "does not tell frame_rate_hz"),
@@ -216,3 +223,99 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
     with pytest.raises(UserError) as caught:
         job.check_sample(wrong.config, wrong.sample)
     assert says in str(caught.value)
+
+
+def of_images(folder, told, rf=None, **how):
+    """Return the images that `ingest_iq` would write, before they are made."""
+    rf = np.zeros((1, 3, 32, 330)) if rf is None else rf
+    return ingest_iq.open_raw(prepared(folder, rf, told, **how))
+
+
+def test_undersampled_rf_is_taken_where_the_band_stays_clear(tmp_path):
+    told = {**LINEAR, "sampling_frequency_hz": 20e6 / 3, "bandwidth_hz": 0.75e6}
+    of_images(tmp_path, told).check()
+
+
+def image_error(folder, rf, told, **beamform):
+    """Return by how much images of decimated RF miss those of all samples, relative."""
+    chosen = {"interpolation": "cubic", "f_number": 1.0}
+    expected = of_images(folder, told, rf, beamform=chosen).read(0, len(rf))
+    found = of_images(folder, told, rf, beamform=chosen | beamform)
+    return found, np.linalg.norm(found.read(0, len(rf)) - expected) / np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(
+    ("interpolation", "bandwidth_hz", "is_taken"),
+    [("linear", 6e6, False), ("linear", 3.3e6, True), ("cubic", 6e6, True)],
+)
+def test_decimation_is_refused_where_it_harms_images(
+    tmp_path, points_um, interpolation, bandwidth_hz, is_taken
+):
+    told = {**LINEAR, "bandwidth_hz": bandwidth_hz}
+    found, error = image_error(
+        tmp_path, plane_rf(points_um[:6]), told, decimation=2, interpolation=interpolation
+    )
+    if is_taken:
+        found.check()
+        assert error < 0.03
+    else:
+        with pytest.raises(UserError, match="interpolation: cubic"):
+            found.check()
+        assert error > 0.03
+
+
+def focused(focus_um):
+    """Return a sequence whose single transmit has a focus, by its delays."""
+    path_um = np.hypot(focus_um[0], LINE_UM - focus_um[1])
+    delays = (path_um.max() - path_um) / SPEED_UM_S
+    told = {k: v for k, v in LINEAR.items() if k not in ("angles_deg", "time_zero")}
+    return told | {"transmit_delays_s": [delays.tolist()]}
+
+
+def test_waves_with_a_focus_are_refused_where_images_reach_behind_it(tmp_path):
+    rf = np.zeros((1, 1, 32, 330))
+    for focus_um in ([8000.0, 0.0], [6000.0, 2000.0]):
+        raw = of_images(tmp_path, focused(focus_um), rf)
+        with pytest.raises(UserError, match=r"transmit 0 of .* has a focus above"):
+            raw.check()
+        of_images(tmp_path, focused(focus_um), rf, beamform={"depth_um": [3500, 4500]}).check()
+    of_images(tmp_path, focused([40000.0, 0.0]), rf).check()
+    of_images(tmp_path, focused([8000.0, 0.0]) | {"transmit_delays_s": [[0.0] * 32]}, rf).check()
+
+
+def test_auto_f_number_of_baseband_data_is_that_of_their_pulse(tmp_path):
+    rf = of_images(tmp_path, LINEAR)
+    of = rf.raw.sequence
+    for bandwidth_hz in (6e6, None):
+        sequence = dataclasses.replace(of, is_baseband=True, bandwidth_hz=bandwidth_hz)
+        mixed = dataclasses.replace(rf, raw=dataclasses.replace(rf.raw, sequence=sequence))
+        if bandwidth_hz is not None:
+            assert mixed.f_number == rf.f_number
+        else:
+            with pytest.raises(UserError, match="the bandwidth of the pulse"):
+                mixed.check()
+            dataclasses.replace(mixed, chosen=BeamformConfig(f_number=1.0)).check()
+
+
+def test_the_depths_that_were_recorded_take_no_memory(tmp_path):
+    told = {k: v for k, v in MATRIX.items() if k not in ("angles_deg", "time_zero")}
+    told |= {"start_time_s": 0.0, "transmit_delays_s": np.zeros((2, 64)).tolist()}
+    raw = of_images(tmp_path, told, np.zeros((1, 2, 64, 30000)), spacing_um=(5.0, 400.0, 400.0))
+    tracemalloc.start()
+    depths = raw.grid_um[0]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * depths.nbytes
+    # The four inner elements are half a pitch away from the axis both ways.
+    deepest_um = 29999 / SAMPLING_HZ * SPEED_UM_S / 2
+    assert depths[0] == 0
+    assert depths[-1] == pytest.approx(deepest_um, abs=5)
+
+
+def test_sums_too_large_for_single_precision_are_said(tmp_path):
+    raw = of_images(tmp_path, LINEAR)
+    np.save(tmp_path / "rf.npy", np.full((1, 3, 32, 330), 1e38, np.float32))
+    told_by = tmp_path / "sequence.yaml"
+    raw = dataclasses.replace(raw, raw=open_rf(tmp_path / "rf.npy", sequence_file=told_by))
+    with pytest.raises(UserError, match=r"not finite .*scale the RF down"):
+        raw.read(0, 1)

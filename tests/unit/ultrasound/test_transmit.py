@@ -74,3 +74,42 @@ def test_impossible_waves_are_refused():
         FiredElements(LINE, np.full((1, 401), np.nan))
     with pytest.raises(ValueError, match="do not fit"):
         FiredElements(LINE, np.zeros((1, 7)))
+
+
+@pytest.mark.parametrize("focus_um", [[20000.0, 0.0], [25000.0, 6000.0], [16000.0, 2000.0]])
+def test_first_arrivals_behind_a_focus_are_ahead_of_the_wave(focus_um):
+    focus = np.array(focus_um)
+    to_focus_um = np.linalg.norm(LINE - focus, axis=1)
+    waves = FiredElements(LINE, (-to_focus_um / (SPEED_M_S * 1e6))[None])
+    for factor in (0.5, 0.9, 1.5, 3.0):
+        # On the line from the middle of the probe through the focus the wave is its own clock.
+        wave_um = np.linalg.norm(focus) * (factor - 1)
+        first_s = waves.arrival_s(factor * focus[None], speed_of_sound_m_s=SPEED_M_S).item()
+        ahead_um = wave_um - first_s * SPEED_M_S * 1e6
+        found_um = waves.first_arrival_lead_um(
+            factor * focus_um[0], speed_of_sound_m_s=SPEED_M_S
+        ).item()
+        assert found_um == pytest.approx(ahead_um if factor > 1 else 0, rel=0.15, abs=1)
+
+
+@pytest.mark.parametrize("fired", [range(401), range(100, 108), [7]])
+@pytest.mark.parametrize("angle_deg", [0, 15])
+def test_straight_waves_of_a_clock_have_no_focus(angle_deg, fired):
+    exact_s = PlaneWaves(_plane(angle_deg)).arrival_s(LINE, speed_of_sound_m_s=SPEED_M_S)
+    delays_s = np.full((1, 401), np.nan)
+    delays_s[:, fired] = (np.round(exact_s / 16e-9) * 16e-9)[:, fired]
+    ahead_um = FiredElements(LINE, delays_s).first_arrival_lead_um(
+        1e5, speed_of_sound_m_s=SPEED_M_S
+    )
+    assert ahead_um.item() < 12  # an eighth of a wavelength at 15 MHz
+
+
+def test_a_cylindrical_focus_of_a_matrix_array_is_found():
+    line = (np.arange(16) - 7.5) * 300.0
+    elements = np.stack([a.ravel() for a in np.meshgrid([0.0], line, line, indexing="ij")], axis=1)
+    delays_s = -np.hypot(9000.0, elements[:, 1]) / (SPEED_M_S * 1e6)
+    waves = FiredElements(elements, np.stack([delays_s, -delays_s, 0 * delays_s]))
+    ahead_um = waves.first_arrival_lead_um(18000.0, speed_of_sound_m_s=SPEED_M_S)
+    first_s = waves.arrival_s(np.array([[18000.0, 0.0, 0.0]]), speed_of_sound_m_s=SPEED_M_S)[0]
+    assert ahead_um[0] == pytest.approx(9000.0 - first_s.item() * SPEED_M_S * 1e6, rel=0.1)
+    np.testing.assert_array_equal(ahead_um[1:], 0)
