@@ -1,9 +1,9 @@
 """How well the classical ultrasound chain finds bubbles that flow in a real brain's vessels.
 
-Vessels and speeds are those of a super-resolved map of a mouse brain (mouse04week2.mat of
-ekerwang/ULMQuantitativeAnalysis). Bubbles are seeded on it, their IQ is simulated with tissue
-clutter and noise, the stages of the workflow run on it from the raw file on, and what they find is
-compared with the bubbles and with the map.
+Vessels and speeds are those of super-resolved maps of a mouse brain (mouse04week2.mat and
+mouse04week3.mat of ekerwang/ULMQuantitativeAnalysis). Bubbles are seeded on them, their IQ is
+simulated with tissue clutter and noise, the stages of the workflow run on it from the raw file on,
+and what they find is compared with the bubbles and with the maps.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
+from real_ulm_parts.pictures import draw_beside
 from scipy.io import loadmat
 
 from vasculome.config import Sample, parse_config
@@ -31,7 +32,8 @@ from vasculome.metrics.tracking import relative_speed_error, score_links
 from vasculome.simulate.acquisition import make_iq
 from vasculome.simulate.bubbles import BubbleTable
 from vasculome.simulate.echoes import PointSpread
-from vasculome.simulate.map_flow import FlowField, flow_field, flow_on_map
+from vasculome.simulate.flow_field import FlowField, flow_field
+from vasculome.simulate.map_flow import flow_on_map
 from vasculome.stages.catalog import stages_of
 from vasculome.stages.job import Job, execute
 from vasculome.storage.omezarr import open_image
@@ -40,7 +42,7 @@ from vasculome.storage.tables import iter_parts
 from vasculome.ultrasound.render import accumulate, empty_sums, maps
 
 DATA = Path(os.environ.get("VASCULOME_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
-MAP = "ultrasound/mouse04week2.mat"
+MAPS = {"week 2": "ultrasound/mouse04week2.mat", "week 3": "ultrasound/mouse04week3.mat"}
 # The file states no units: a tenth of a 15.6 MHz wavelength (at 1,540 m/s) a pixel, and m/s.
 MAP_PIXEL_UM = 4.928
 WAVELENGTH_UM = 98.56
@@ -52,10 +54,11 @@ CROP_PIXELS = 1020
 IQ_PIXELS = CROP_PIXELS // 10
 AREA_MM2 = (CROP_PIXELS * MAP_PIXEL_UM / 1000) ** 2
 IQ_ORIGIN_UM = (IQ_SPACING_UM - MAP_PIXEL_UM) / 2
-# The default, and what it was chosen from (benchmarks/ulm_settings.py).
-LOCALIZERS = {
+DEFAULT = "default"
+# On the first map; the default on all.
+LOCALIZERS: dict[str, dict[str, str | int]] = {
+    DEFAULT: {},
     "weighted_centroid, 3 pixels": {"localizer": "weighted_centroid", "half_width_px": 1},
-    "radial_symmetry, 3 pixels": {"localizer": "radial_symmetry", "half_width_px": 1},
     "radial_symmetry, 5 pixels": {"localizer": "radial_symmetry", "half_width_px": 2},
 }
 
@@ -68,9 +71,9 @@ class Brain:
     counts: NDArray[np.uint16]
 
 
-def load_brain(data: Path) -> Brain:
+def load_brain(data: Path, week: str = "week 2") -> Brain:
     """Read the map and infer which way blood flows in the crop."""
-    stored = loadmat(data / MAP)["ULM_final"][0, 0]
+    stored = loadmat(data / MAPS[week])["ULM_final"][0, 0]
     cut = tuple(slice(start, start + CROP_PIXELS) for start in CROP_START)
     counts, speed_m_s = stored["mapCounter"], stored["mapVelocity"]
     whole = flow_field(counts, 1e3 * speed_m_s, pixel_um=(MAP_PIXEL_UM, MAP_PIXEL_UM))
@@ -81,6 +84,7 @@ def load_brain(data: Path) -> Brain:
             direction=whole.direction[cut],
             growth_per_s=whole.growth_per_s[cut],
             pixel_um=whole.pixel_um,
+            origin_um=whole.origin_um,
         ),
         counts=counts[cut],
     )
@@ -168,9 +172,10 @@ def score(folder: Path, bubbles: BubbleTable, brain: Brain) -> dict[str, float]:
     )
     velocity = np.stack([tracks["vz_mm_s"], tracks["vx_mm_s"]], axis=1)
 
-    density, speed = (_read_map(folder, name) for name in ("density", "speed"))
+    density, speed = (read_map(folder, name) for name in ("density", "speed"))
     seen = density > 0
-    path = draw_truth(bubbles, density.shape) > 0
+    passages = draw_truth(bubbles, density.shape)["density"]
+    path = passages > 0
     real = pool(brain.counts > 0)
     return {
         "jaccard": ours.jaccard,
@@ -185,6 +190,9 @@ def score(folder: Path, bubbles: BubbleTable, brain: Brain) -> dict[str, float]:
         "link_recall": links.recall,
         "speed_error": relative_speed_error(velocity[i], truth.velocity_mm_s[j]),
         "map_speed_error": _map_speed_error(speed, brain.flow),
+        "density_correlation": float(
+            np.corrcoef(np.sqrt(density).ravel(), np.sqrt(passages).ravel())[0, 1]
+        ),
         "dice_truth": dice(seen, path),
         "dice_map": dice(seen, real),
         "dice_map_of_truth": dice(path, real),
@@ -192,8 +200,8 @@ def score(folder: Path, bubbles: BubbleTable, brain: Brain) -> dict[str, float]:
     }
 
 
-def draw_truth(bubbles: BubbleTable, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return the passages of the true bubbles in each pixel of the map."""
+def draw_truth(bubbles: BubbleTable, shape: tuple[int, ...]) -> dict[str, NDArray[np.float32]]:
+    """Return maps of the true bubbles, drawn as the workflow draws what it finds."""
     order = np.lexsort((bubbles.frame, bubbles.track))
     paths = {name: column[order] for name, column in bubbles.columns().items()}
     box = Box.of_shape(shape)
@@ -201,7 +209,7 @@ def draw_truth(bubbles: BubbleTable, shape: tuple[int, ...]) -> NDArray[np.float
     pixel_um = WAVELENGTH_UM / 10
     origin_um = IQ_ORIGIN_UM - IQ_SPACING_UM / 2 + pixel_um / 2
     accumulate(sums, paths, box=box, pixel_um=(pixel_um,) * 2, origin_um=(origin_um,) * 2)
-    return maps(sums)["density"]
+    return maps(sums)
 
 
 def pool(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -242,9 +250,22 @@ def _positions(table: dict[str, NDArray[np.generic]]) -> NDArray[np.float64]:
     return np.stack([table["z_um"], table["x_um"]], axis=1).astype(np.float64)
 
 
-def _read_map(folder: Path, name: str) -> NDArray[np.float32]:
+def read_map(folder: Path, name: str) -> NDArray[np.float32]:
     image = open_image(folder / f"maps/{name}.ome.zarr")
     return image.read(Box.of_shape(image.spec.shape))
+
+
+def draw(path: Path, folder: Path, bubbles: BubbleTable, *, title: str) -> None:
+    """Write a picture of the bubbles' own maps beside those that were found."""
+    density, speed = (read_map(folder, name) for name in ("density", "speed"))
+    truth = draw_truth(bubbles, density.shape)
+    draw_beside(
+        path,
+        density=(truth["density"], density),
+        speed_mm_s=(np.nan_to_num(truth["speed_mm_s"]), np.nan_to_num(speed)),
+        extent_mm=CROP_PIXELS * MAP_PIXEL_UM / 1000,
+        title=title,
+    )
 
 
 def main() -> None:
@@ -252,33 +273,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke run; its figures say little")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures of the default's maps")
     options = parser.parse_args()
     n_frames, concentrations = (600, (2,)) if options.quick else (3000, (1, 2, 4, 8))
-    brain = load_brain(options.data)
     results = []
-    with tempfile.TemporaryDirectory() as name:
-        raw = Path(name) / "mouse.npy"
+    for week in MAPS:
+        brain = load_brain(options.data, week)
         for per_mm2 in concentrations:
-            bubbles = acquire(
-                brain,
-                raw,
-                mean_bubbles=per_mm2 * AREA_MM2,
-                n_frames=n_frames,
-                seed=options.seed,
+            results += _compare(
+                brain, week, per_mm2, n_frames=n_frames, seed=options.seed, folder=options.pictures
             )
-            for number, (method, localize) in enumerate(LOCALIZERS.items()):
-                started = time.perf_counter()
-                folder = reconstruct(raw, Path(name) / str(number), localize=localize)
-                seconds = time.perf_counter() - started
-                scored = score(folder, bubbles, brain)
-                results.append(
-                    {
-                        "case": f"{per_mm2} bubbles/mm2",
-                        "method": method,
-                        **{metric: round(value, 4) for metric, value in scored.items()},
-                        "seconds": round(seconds, 1),
-                    }
-                )
     metrics = [key for key in results[0] if key not in ("case", "method")]
     for metric in ("case", "method", *metrics):
         print(f"{metric:<24}", *(f"{row[metric]:>28}" for row in results))
@@ -291,6 +295,36 @@ def main() -> None:
     print(
         json.dumps({"benchmark": "real_ulm", "machine": machine, "results": results, "goals": []})
     )
+
+
+def _compare(
+    brain: Brain, week: str, per_mm2: int, *, n_frames: int, seed: int, folder: Path | None
+) -> list[dict[str, str | float]]:
+    """Return a row for each localizer on one acquisition, and draw the default's maps."""
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        raw = Path(name) / "mouse.npy"
+        bubbles = acquire(brain, raw, mean_bubbles=per_mm2 * AREA_MM2, n_frames=n_frames, seed=seed)
+        for number, (method, localize) in enumerate(LOCALIZERS.items()):
+            if method != DEFAULT and week != next(iter(MAPS)):
+                continue
+            started = time.perf_counter()
+            results = reconstruct(raw, Path(name) / str(number), localize=localize)
+            seconds = time.perf_counter() - started
+            scored = score(results, bubbles, brain)
+            case = f"{week}, {per_mm2} bubbles/mm2"
+            rows.append(
+                {
+                    "case": case,
+                    "method": method,
+                    **{metric: round(value, 4) for metric, value in scored.items()},
+                    "seconds": round(seconds, 1),
+                }
+            )
+            if folder is not None and method == DEFAULT:
+                picture = folder / f"{week.replace(' ', '')}_{per_mm2}_per_mm2.png"
+                draw(picture, results, bubbles, title=f"{case}, {n_frames / FRAME_RATE_HZ:g} s")
+    return rows
 
 
 if __name__ == "__main__":

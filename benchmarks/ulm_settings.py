@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from vasculome.config import RunConfig, UltrasoundConfig, parse_config
+from vasculome.config import ClutterConfig, RunConfig, UltrasoundConfig, parse_config
 from vasculome.geometry import Box
 from vasculome.metrics.localization import match, score_localization
 from vasculome.metrics.segmentation import dice
@@ -27,18 +27,18 @@ from vasculome.simulate.bubbles import BubbleTable
 from vasculome.simulate.echoes import PointSpread
 from vasculome.simulate.phantoms import ultrasound_phantom
 from vasculome.simulate.speckle import TissueMotion
+from vasculome.stages.track import link_rule
 from vasculome.ultrasound.clutter import svd_filter
 from vasculome.ultrasound.detect import find_peaks, noise_level
-from vasculome.ultrasound.localize import positions_um, radial_symmetry, weighted_centroid
+from vasculome.ultrasound.localize import LOCALIZERS, positions_um
 from vasculome.ultrasound.render import accumulate, empty_sums, maps
 from vasculome.ultrasound.smooth import add_velocities, smooth
-from vasculome.ultrasound.track import LinkRule, advance, finish, start
+from vasculome.ultrasound.track import advance, finish, start
 
 SHAPE = (100, 100)
 WAVELENGTH_UM = 98.56
 SPACING_UM = (WAVELENGTH_UM / 2,) * 2
 FRAME_RATE_HZ = 1000.0
-LOCALIZERS = {"radial_symmetry": radial_symmetry, "weighted_centroid": weighted_centroid}
 CONCENTRATIONS = (50, 150)
 STRONG_MOTION = TissueMotion(breathing_um=18.0, heartbeat_um=6.0, decorrelation_s=5.0)
 WIDE = PointSpread(WAVELENGTH_UM, 0.6 * WAVELENGTH_UM, 0.8 * WAVELENGTH_UM, 0.0033)
@@ -66,6 +66,18 @@ SWEEPS = [
     ("usual", "track", [{"max_speed_mm_s": n} for n in (30.0, 45.0, 60.0, 90.0)]),
     ("usual", "track", [{"max_gap_frames": n} for n in (0, 1, 2, 3)]),
     ("usual", "track", [{"min_length_frames": n} for n in (5, 10, 15, 20)]),
+    ("usual", "track", [{"weights": {"amplitude": w}} for w in (0.0, 0.5, 1.0)]),
+    (
+        "usual",
+        "track",
+        [{"kalman": None}]
+        + [
+            {"kalman": {"position_error_um": p, "speed_change_mm_s": v}}
+            for p in (8.0, 15.0)
+            for v in (1.0, 3.0)
+        ],
+    ),
+    ("usual", "clutter", [{"randomized": flag} for flag in (True, False)]),
     ("usual", "track", [{"smooth_sigma_frames": n} for n in (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)]),
 ]
 QUICK_SWEEPS = [("usual", "clutter", [{"keep_from": n} for n in (5, 10)])]
@@ -76,12 +88,12 @@ class Chain:
 
     def __init__(self, iq: NDArray[np.complex64]) -> None:
         self._iq = iq
-        self._filtered: tuple[tuple[int, int], NDArray[np.float32]] | None = None
+        self._filtered: tuple[ClutterConfig, NDArray[np.float32]] | None = None
 
     def run(self, chosen: UltrasoundConfig) -> tuple[dict, dict]:
         """Return detections and tracks."""
         block = chosen.clutter.block_frames
-        magnitude = self._magnitude(block, chosen.clutter.keep_from)
+        magnitude = self._magnitude(block, chosen.clutter)
         how, link = chosen.localize, chosen.track
         parts = []
         for first in range(0, len(magnitude), block):
@@ -97,23 +109,19 @@ class Chain:
             )
             parts.append(positions_um(found, spacing_um=SPACING_UM, origin_um=(0.0, 0.0)))
         detections = _joined(parts)
-        rule = LinkRule(
-            frame_rate_hz=FRAME_RATE_HZ,
-            max_speed_mm_s=link.max_speed_mm_s,
-            max_gap_frames=link.max_gap_frames,
-            min_length=link.min_length_frames,
-        )
+        rule = link_rule(link, frame_rate_hz=FRAME_RATE_HZ)
         state, ended = advance(start(2), detections, stop_frame=len(magnitude), rule=rule)
-        tracks = smooth(
-            _joined([ended, finish(state, rule=rule)]), sigma_frames=link.smooth_sigma_frames
-        )
-        return detections, add_velocities(tracks, frame_rate_hz=FRAME_RATE_HZ)
+        tracks = _joined([ended, finish(state, rule=rule)])
+        sigma = link.smooth_sigma_frames
+        moving = add_velocities(tracks, frame_rate_hz=FRAME_RATE_HZ, sigma_frames=sigma)
+        return detections, smooth(moving, sigma_frames=sigma)
 
-    def _magnitude(self, block: int, keep_from: int) -> NDArray[np.float32]:
-        if self._filtered is None or self._filtered[0] != (block, keep_from):
+    def _magnitude(self, block: int, clutter: ClutterConfig) -> NDArray[np.float32]:
+        if self._filtered is None or self._filtered[0] != clutter:
             blocks = [self._iq[i : i + block] for i in range(0, len(self._iq), block)]
-            parts = [np.abs(svd_filter(part, keep_from=keep_from)) for part in blocks]
-            self._filtered = (block, keep_from), np.concatenate(parts)
+            how = {"keep_from": clutter.keep_from, "randomized": clutter.randomized}
+            parts = [np.abs(svd_filter(part, **how)) for part in blocks]
+            self._filtered = clutter, np.concatenate(parts)
         return self._filtered[1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -30,6 +31,12 @@ class UserError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         # Errors travel from workers to the main process; keyword arguments need help.
         return (_rebuild, (type(self), self.what, self.where, self.fix))
+
+
+def some_of(names: Sequence[str], *, most: int = 5) -> str:
+    """Return a list of names in words, of which no more than ``most`` are named."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _rebuild(kind: type[UserError], what: str, where: str, fix: str) -> UserError:

@@ -31,7 +31,17 @@ def test_shipped_config_comments_every_key():
         "skeleton",
         "maps",
     }
-    groups |= {"pairs", "positions", "light", "ultrasound", "clutter", "localize", "track"}
+    groups |= {
+        "pairs",
+        "positions",
+        "light",
+        "ultrasound",
+        "clutter",
+        "psf",
+        "probe",
+        "localize",
+        "track",
+    }
     previous = ""
     for line in lines:
         key = line.strip().split(":")[0]

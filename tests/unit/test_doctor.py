@@ -26,9 +26,11 @@ STORES = {
     "skeleton": ["skeleton.ome.zarr"],
     "vessel_maps": ["maps", "maps/radius.ome.zarr"],
     "ingest_iq": ["iq.zarr"],
+    "calibrate": ["calibration"],
     "localize": ["detections"],
     "track": ["tracks"],
     "ulm_maps": ["maps", "maps/speed.ome.zarr"],
+    "ulm_quality": ["quality"],
 }
 
 
@@ -130,7 +132,7 @@ def test_a_relative_path_is_a_path(results, monkeypatch, capsys):
     (results / "mouse/tracks/part-2").unlink()
     assert main(["doctor", "--verify", "../tracks"]) == 1
     assert f"{results}/mouse/tracks/part-2: is missing\n" in capsys.readouterr().out
-    assert _manifests(results / "mouse") == {"ingest_iq", "localize"}
+    assert _manifests(results / "mouse") == {"ingest_iq", "calibrate", "localize"}
 
 
 @pytest.mark.parametrize(("path", "fault"), [("none", "does not exist"), (".", "no ledger")])

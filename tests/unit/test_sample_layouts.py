@@ -46,7 +46,9 @@ def test_empty_cells_mean_nothing():
 
 def test_sheet_and_readers_know_the_same_words():
     assert set(get_args(Layout)) == set(MICROSCOPY_FORMATS)
-    assert {*MICROSCOPY_FORMATS, "iq"} == set(get_args(Sample.model_fields["format"].annotation))
+    assert {*MICROSCOPY_FORMATS, "iq", "rf"} == set(
+        get_args(Sample.model_fields["format"].annotation)
+    )
     orders = get_args(get_args(Sample.model_fields["order"].annotation)[0])
     assert orders == get_args(GridOrder)
     options = set(inspect.signature(open_acquisition).parameters) - {"check"}

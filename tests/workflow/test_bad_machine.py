@@ -157,6 +157,7 @@ def _others(project: Project, *own: str) -> dict[str, str]:
 
 def test_nothing_is_found(spare):
     own = "mouse/detections", "mouse/manifests/localize.json"
+    own += "mouse/calibration", "mouse/manifests/calibrate.json"
     before = _others(spare, *own)
     spare.write_config(_changed("localize", threshold_snr=1e6))
     done = spare.run("all_localize")

@@ -19,6 +19,8 @@ from vasculome.stages.job import Job
 from vasculome.storage.tables import read_parts
 
 REPORTS = {"sample_report", "cohort", "all"}
+# Volumes of slices have a project of their own, in test_slices.py.
+STAGES = [stage for stage, entry in CATALOG.items() if entry.modality != "slices"]
 
 
 @pytest.fixture
@@ -70,15 +72,15 @@ def test_plan_is_readable_and_writes_nothing(tmp_path, monkeypatch):
     done = project.run("-n")
     # Two samples of microscopy, of which one is made of tiles, and one of ultrasound.
     often = {
-        stage: 2 if entry.modality == "microscopy" and not entry.tiled else 1
-        for stage, entry in CATALOG.items()
+        stage: 2 if CATALOG[stage].modality == "microscopy" and not CATALOG[stage].tiled else 1
+        for stage in STAGES
     }
     assert _planned(done) == often | {"sample_report": 3, "cohort": 1, "all": 1}
     jobs = _jobs(done.stdout)
     assert "raw/brain" in jobs["ingest_image brain"]
     assert "Missing output files: results/mouse/manifests/track.json" in jobs["track mouse"]
     monkeypatch.chdir(tmp_path)
-    for stage in CATALOG:
+    for stage in STAGES:
         text = jobs[f"{stage} {_sample(stage)}"]
         assert int(_value(text, "mem_mb")) == _job(stage).bound().total_mb
         assert int(_value(text, "runtime")) > 0
@@ -99,7 +101,7 @@ def test_finished_project_has_its_products(finished):
         assert (results / sample / f"maps/{kind}.ome.zarr/zarr.json").exists()
         assert (results / sample / "report.html").stat().st_size > 10_000
     assert len((results / "cohort/summary.tsv").read_text().splitlines()) == 4
-    for stage in CATALOG:
+    for stage in STAGES:
         assert (results / f"logs/{_sample(stage)}/{stage}.log").read_text()
         assert (results / f"benchmarks/{_sample(stage)}/{stage}.tsv").read_text()
 
@@ -138,7 +140,7 @@ def test_the_number_of_workers_changes_no_result(spare, compute):
         ),
         (
             {"ultrasound": {**CONFIG["ultrasound"], "track": {"min_length_frames": 6}}},
-            {"track", "ulm_maps"},
+            {"track", "ulm_maps", "ulm_quality"},
         ),
     ],
     ids=["voxel_um", "upper_percent", "gains", "min_length_frames"],
@@ -151,7 +153,8 @@ def test_a_setting_reruns_what_it_touches(spare, changes, redone):
 def test_new_sample_leaves_the_others_alone(spare):
     spare.write_samples(BRAIN, MOSAIC, MOUSE, {**MOUSE, "sample": "rat"})
     planned = _planned(spare.run("-n"))
-    assert planned == dict.fromkeys(["ingest_iq", "localize", "track", "ulm_maps", *REPORTS], 1)
+    stages = [stage for stage, entry in CATALOG.items() if entry.modality == "ultrasound"]
+    assert planned == dict.fromkeys([*stages, *REPORTS], 1)
 
 
 def test_changed_maps_are_made_anew_and_nothing_else(spare, finished):
@@ -241,14 +244,14 @@ def test_slurm_profile(finished, monkeypatch, tmp_path):
     assert _planned(done)["all"] == 1
     jobs = _jobs(done.stdout)
     monkeypatch.chdir(tmp_path)
-    for stage in CATALOG:
+    for stage in STAGES:
         text = jobs[f"{stage} {_sample(stage)}"]
         long = stage in ("enhance", "skeleton")
         assert _value(text, "slurm_partition") == ("long" if long else "standard")
         assert _value(text, "slurm_account") == "lab"
         threads = re.search(r"threads: (\d+)", text)
         workers = int(threads[1]) if threads else 1
-        assert workers == (1 if stage in ("track", "place") else 16)
+        assert workers == (1 if stage in ("place", "track", "ulm_quality") else 16)
         job = _job(stage, changes={"compute": {"scheduler": "local"}}, threads=16)
         assert int(_value(text, "mem_mb")) == job.bound().total_mb
 

@@ -3,7 +3,7 @@
 import sys
 
 from vasculome.errors import UserError
-from vasculome.stages.catalog import CATALOG, inputs_of, stages_of
+from vasculome.stages.catalog import CATALOG, stages_of
 from vasculome.stages.job import Job, check_sample, load_run
 
 
@@ -53,14 +53,19 @@ def raw(wildcards):
 def inputs_of_stage(stage):
     """Return a function for `input`: manifests of the stages that the sample has before it."""
     return lambda wildcards: [
-        f"{RESULTS}/{wildcards.sample}/manifests/{name}.json"
-        for name in inputs_of(stage, SAMPLE[wildcards.sample])
+        f"{RESULTS}/{before.sample.sample}/manifests/{before.stage}.json"
+        for before in job(stage, wildcards).inputs().values()
     ]
 
 
 def samples_with(stage):
     """Return the names of the samples that have a stage."""
     return [sample.sample for sample in SAMPLES if stage in stages_of(sample)]
+
+
+def row(wildcards):
+    """Return the row of the sample sheet, or the slices of the volume, as the page tells them."""
+    return SAMPLE[wildcards.sample].row()
 
 
 def manifests_of_sample(wildcards):

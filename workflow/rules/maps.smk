@@ -1,4 +1,4 @@
-"""Both chains end here: maps, and the target that asks for all of them."""
+"""Both chains end here: maps, volumes of slices, and the target that asks for all of them."""
 
 
 rule vessel_maps:
@@ -44,8 +44,51 @@ rule ulm_maps:
         "../scripts/ulm_maps.py"
 
 
+rule ulm_quality:
+    """Tell resolution, saturation and gridding of the maps."""
+    input:
+        iq=rules.ingest_iq.output.manifest,
+        detections=rules.localize.output.manifest,
+        tracks=rules.track.output.manifest,
+    output:
+        manifest=f"{RESULTS}/{{sample}}/manifests/ulm_quality.json",
+    log:
+        f"{RESULTS}/logs/{{sample}}/ulm_quality.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{sample}}/ulm_quality.tsv"
+    threads: 1
+    resources:
+        mem_mb=mem_mb("ulm_quality"),
+        runtime=60,
+    params:
+        identity=identity("ulm_quality"),
+    script:
+        "../scripts/ulm_quality.py"
+
+
+rule join_slices:
+    """Join the maps of 2-D slices to those of their volume."""
+    input:
+        slices=inputs_of_stage("join_slices"),
+    output:
+        manifest=f"{RESULTS}/{{sample}}/manifests/join_slices.json",
+    log:
+        f"{RESULTS}/logs/{{sample}}/join_slices.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{sample}}/join_slices.tsv"
+    threads: WORKERS
+    resources:
+        mem_mb=mem_mb("join_slices"),
+        runtime=60,
+    params:
+        identity=identity("join_slices"),
+    script:
+        "../scripts/join_slices.py"
+
+
 rule maps:
     """All maps of every sample."""
     input:
         expand(rules.vessel_maps.output.manifest, sample=samples_with("vessel_maps")),
         expand(rules.ulm_maps.output.manifest, sample=samples_with("ulm_maps")),
+        expand(rules.join_slices.output.manifest, sample=samples_with("join_slices")),

@@ -20,6 +20,8 @@ rule sample_report:
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=30,
+    params:
+        row=row,
     script:
         "../scripts/sample_report.py"
 

@@ -21,10 +21,31 @@ rule ingest_iq:
         "../scripts/ingest_iq.py"
 
 
+rule calibrate:
+    """Learn from the first block where to cut clutter, and the echo of a microbubble."""
+    input:
+        iq=rules.ingest_iq.output.manifest,
+    output:
+        manifest=f"{RESULTS}/{{sample}}/manifests/calibrate.json",
+    log:
+        f"{RESULTS}/logs/{{sample}}/calibrate.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{sample}}/calibrate.tsv"
+    threads: 1
+    resources:
+        mem_mb=mem_mb("calibrate"),
+        runtime=30,
+    params:
+        identity=identity("calibrate"),
+    script:
+        "../scripts/calibrate.py"
+
+
 rule localize:
     """Filter clutter block by block and localize microbubbles."""
     input:
         iq=rules.ingest_iq.output.manifest,
+        calibration=rules.calibrate.output.manifest,
     output:
         manifest=f"{RESULTS}/{{sample}}/manifests/localize.json",
     log:

@@ -41,7 +41,8 @@ class MemoryBound:
         return -(-self.total_bytes // 10**6)
 
     def __str__(self) -> str:
+        main = f"{self.main_bytes / 1e6:.0f} MB in the main process, " if self.main_bytes else ""
         return (
             f"{self.total_mb} MB ({self.workers} × {self.bytes_per_worker / 1e6:.0f} MB of data, "
-            f"{self.workers + 1} × {self.base_bytes / 1e6:.0f} MB of program)"
+            f"{main}{self.workers + 1} × {self.base_bytes / 1e6:.0f} MB of program)"
         )

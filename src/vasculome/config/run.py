@@ -7,11 +7,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from vasculome.config.point_spread import PsfConfig
 from vasculome.config.settings import (
     Fraction,
+    NotNegative,
     Percent,
     PositiveFloat,
     PositiveInt,
+    RangeUm,
     Settings,
     Zyx,
     ZyxUm,
@@ -89,7 +92,7 @@ class LightConfig(Settings):
 
     flat_field: bool = Field(True, description="Take out the light's shape over the field.")
     gains: bool = Field(True, description="Take out differences of brightness between tiles.")
-    dark_level: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+    dark_level: NotNegative | None = Field(
         None, description="Grey level of the camera without light; null: estimated."
     )
 
@@ -162,32 +165,111 @@ class MicroscopyConfig(Settings):
     maps: VesselMapsConfig = VesselMapsConfig()
 
 
-class ClutterConfig(Settings):
-    """SVD clutter filter, block by block."""
+class BeamformConfig(Settings):
+    """Images of samples of format rf, on the grid that their spacing_um makes."""
 
-    block_frames: PositiveInt = Field(500, description="Frames filtered together.")
-    keep_from: PositiveInt = Field(
-        10,
-        description="First singular vector kept, counted from 1. Too low lets tissue through and "
-        "ruins all; too high costs some bubbles, the slow ones first.",
+    depth_um: RangeUm | None = Field(
+        None, description="First and last depth; null: all that was recorded."
     )
-    keep_to: PositiveInt | None = Field(None, description="Last one kept; null: to the end.")
+    lateral_um: RangeUm | None = Field(
+        None, description="From and to along x, 0 as in the sequence; null: under the probe."
+    )
+    elevation_um: RangeUm | None = Field(
+        None, description="From and to along y of a matrix array; null: under the probe."
+    )
+    f_number: Literal["auto"] | NotNegative = Field(
+        "auto",
+        description="Depth over receive aperture; 0 takes all elements; auto: what elements of "
+        "this width hear, 3 dB.",
+    )
+    window: Literal["rectangular", "hann"] = Field(
+        "rectangular", description="Weight across the aperture."
+    )
+    interpolation: Literal["linear", "cubic"] = Field(
+        "linear", description="Between samples; cubic for RF sampled little above its bandwidth."
+    )
+    decimation: PositiveInt = Field(
+        1, description="Every how many samples of RF one is kept once it is mixed down."
+    )
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where torch computes.")
+
+    @model_validator(mode="after")
+    def _aperture_has_a_rim(self) -> Self:
+        if self.f_number == 0 and self.window != "rectangular":
+            raise ValueError(
+                "an f_number of 0 takes all elements alike: window must be rectangular"
+            )
+        return self
+
+
+class ClutterConfig(Settings):
+    """Clutter filter, block by block."""
+
+    method: Literal["svd", "bandpass"] = Field(
+        "svd", description="svd: by singular vectors; bandpass: by Doppler frequency alone."
+    )
+    block_frames: PositiveInt = Field(500, description="Frames filtered together.")
+    keep_from: PositiveInt | Literal["centroid", "similarity"] = Field(
+        10,
+        description="svd: first singular vector kept, counted from 1. Too low lets tissue through "
+        "and ruins all; too high costs some bubbles, the slow ones first. centroid: the first one "
+        "faster than band_hz; similarity: the first unlike tissue in space.",
+    )
+    keep_to: PositiveInt | Literal["similarity", "noise"] | None = Field(
+        None,
+        description="svd: last one kept; null: to the end; similarity: the last like blood in "
+        "space; noise: the last above noise.",
+    )
+    randomized: bool = Field(
+        True, description="svd: find the vectors by random projection; faster, as good."
+    )
+    band_hz: tuple[PositiveFloat, PositiveFloat] = Field(
+        (50.0, 249.0),
+        description="Doppler frequencies of blood: bandpass keeps them, centroid the vectors above "
+        "the lower one.",
+    )
 
     @model_validator(mode="after")
     def _something_is_kept(self) -> Self:
-        if self.keep_to is not None and self.keep_to < self.keep_from:
+        first, last = self.keep_from, self.keep_to
+        if isinstance(first, int) and isinstance(last, int) and last < first:
             raise ValueError("keep_to must not be below keep_from")
-        if self.keep_from > self.block_frames:
+        if isinstance(first, int) and first > self.block_frames:
             raise ValueError("keep_from is beyond block_frames: nothing would be kept")
+        if self.band_hz[0] >= self.band_hz[1]:
+            raise ValueError("band_hz must rise")
         return self
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the data decide where to cut."""
+        return isinstance(self.keep_from, str) or isinstance(self.keep_to, str)
 
 
 class LocalizeConfig(Settings):
     """Detection and sub-pixel localization of microbubbles."""
 
-    localizer: Literal["weighted_centroid", "radial_symmetry"] = "weighted_centroid"
+    localizer: Literal[
+        "weighted_average",
+        "weighted_centroid",
+        "interpolation_cubic",
+        "interpolation_lanczos",
+        "interpolation_spline",
+        "gaussian_fit",
+        "gaussian_fit_common_width",
+        "radial_symmetry",
+        "correlation_centroid",
+    ] = "gaussian_fit_common_width"
+    detect_on: Literal["magnitude", "correlation"] = Field(
+        "magnitude",
+        description="Where bubbles are looked for and localized: magnitude of the IQ, or its local "
+        "correlation with the echo of a bubble (ultrasound.psf).",
+    )
     threshold_snr: PositiveFloat = Field(
         4.0, description="Peaks below this many times the block's noise level are ignored."
+    )
+    min_correlation: Fraction = Field(
+        0.65, description="detect_on correlation: peaks below are ignored, instead of by noise."
     )
     half_width_px: PositiveInt = Field(
         1,
@@ -195,6 +277,38 @@ class LocalizeConfig(Settings):
         "more for finer ones.",
     )
     max_per_frame: PositiveInt = Field(1000, description="Brightest peaks kept a frame.")
+    max_maxima: PositiveInt | None = Field(
+        None, description="Gate: local maxima that a patch may hold; null: any number."
+    )
+    max_shift_px: PositiveFloat | None = Field(
+        None, description="Gate: farthest that a bubble may lie from its peak; null: as it comes."
+    )
+    image_half_width_px: PositiveInt | None = Field(
+        None,
+        description="Half width of the image of each bubble that is kept for "
+        "track.weights.correlation; null: none.",
+    )
+
+
+class WeightsConfig(Settings):
+    """What the parts of the cost of a link weigh; each is scaled to [0, 1]."""
+
+    distance: PositiveFloat = Field(1.0, description="Distance over the gate.")
+    amplitude: NotNegative = Field(0.0, description="Difference over the larger amplitude.")
+    correlation: NotNegative = Field(
+        0.0, description="1 - correlation of images; needs localize.image_half_width_px."
+    )
+
+
+class KalmanConfig(Settings):
+    """Kalman filter of a bubble that keeps its velocity, but for small changes."""
+
+    position_error_um: PositiveFloat = Field(
+        15.0, description="Standard deviation of a localization along an axis."
+    )
+    speed_change_mm_s: PositiveFloat = Field(
+        1.0, description="Standard deviation of the change of velocity in a frame, along an axis."
+    )
 
 
 class TrackConfig(Settings):
@@ -207,9 +321,29 @@ class TrackConfig(Settings):
     min_length_frames: Annotated[int, Field(ge=2)] = Field(
         10, description="Shorter tracks are discarded."
     )
-    smooth_sigma_frames: Annotated[float, Field(ge=0)] = Field(
-        4.0, description="Gaussian smoothing along a track, less on short ones; 0: none."
+    max_length_frames: Annotated[int, Field(ge=2)] = Field(
+        2000, description="Longer tracks, of echoes that rest, go on as new ones."
     )
+    weights: WeightsConfig = WeightsConfig()
+    kalman: KalmanConfig | None = Field(
+        None,
+        description="Expect bubbles by a Kalman filter with these errors; null: on from the last "
+        "links.",
+    )
+    smoothing: Literal["local_line", "gaussian"] = Field(
+        "local_line",
+        description="local_line: keeps the ends of tracks, and smooths short ones less; gaussian: "
+        "plainly, as published.",
+    )
+    smooth_sigma_frames: NotNegative = Field(
+        4.0, description="Standard deviation of the smoothing along a track; 0: none."
+    )
+
+    @model_validator(mode="after")
+    def _lengths_are_in_order(self) -> Self:
+        if self.max_length_frames < self.min_length_frames:
+            raise ValueError("max_length_frames must not be less than min_length_frames")
+        return self
 
 
 class UlmMapsConfig(Settings):
@@ -221,12 +355,20 @@ class UlmMapsConfig(Settings):
 
 
 class UltrasoundConfig(Settings):
-    """The ultrasound chain, from IQ to ULM maps."""
+    """The ultrasound chain, from RF or IQ to ULM maps."""
 
+    beamform: BeamformConfig = BeamformConfig()
     clutter: ClutterConfig = ClutterConfig()
+    psf: PsfConfig = PsfConfig()
     localize: LocalizeConfig = LocalizeConfig()
     track: TrackConfig = TrackConfig()
     maps: UlmMapsConfig = UlmMapsConfig()
+
+    @model_validator(mode="after")
+    def _images_are_kept_where_they_count(self) -> Self:
+        if self.track.weights.correlation > 0 and self.localize.image_half_width_px is None:
+            raise ValueError("track.weights.correlation needs localize.image_half_width_px")
+        return self
 
 
 class RunConfig(Settings):
@@ -251,4 +393,4 @@ def parse_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
     try:
         return RunConfig.model_validate(content)
     except ValidationError as error:
-        raise first_fault(error, where=where) from None
+        raise first_fault(error, content, where=where) from None

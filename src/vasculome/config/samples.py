@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from vasculome.config.settings import PositiveFloat, PositiveInt, Settings, first_fault
+from vasculome.config.slices import check_stacks
 from vasculome.errors import UserError
 
 OverlapPercent = Annotated[float, Field(ge=0, lt=100, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 StageAxis = Literal["y", "-y", "x", "-x"]
 
 MICROSCOPY_FORMATS = (
@@ -37,20 +40,23 @@ _MICROSCOPY_COLUMNS = (
 )
 _ULTRASOUND_COLUMNS = (
     "axes",
+    "sequence",
     "variable",
     "frame_rate_hz",
+    "frames_per_run",
     "wavelength_um",
     "center_frequency_hz",
     "speed_of_sound_m_s",
+    "volume",
+    "elevation_mm",
 )
 
 
 class Sample(Settings):
     """One row of the sample sheet. Empty cells are None."""
 
-    sample: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
-        description="Unique name: letters, digits, - and _; names the results folder.",
+    sample: Name = Field(
+        description="Unique name: letters, digits, - and _; names the results folder."
     )
     modality: Literal["microscopy", "ultrasound"]
     path: str = Field(min_length=1, description="File or folder with the raw data.")
@@ -63,6 +69,7 @@ class Sample(Settings):
         "ome_tiles",
         "terastitcher",
         "iq",
+        "rf",
     ]
     spacing_um: tuple[PositiveFloat, ...] = Field(
         description="Voxel spacing: z,y,x (ultrasound in 2-D: z,x), e.g. 5,2,2."
@@ -95,12 +102,21 @@ class Sample(Settings):
         None, description="Microscopy: yes: read missing planes as zeros; empty: refuse them."
     )
     axes: str | None = Field(
-        None, description="Ultrasound: order of the array's axes, e.g. zxt or zyxt."
+        None, description="Ultrasound, iq: order of the array's axes, e.g. zxt or zyxt."
+    )
+    sequence: str | None = Field(
+        None,
+        description="Ultrasound, rf: YAML file with probe, transmits and axes; empty for UFF, "
+        "which carries them.",
     )
     variable: str | None = Field(
         None, description="Ultrasound: variable in the file, or two for I and Q: I,Q."
     )
     frame_rate_hz: PositiveFloat | None = Field(None, description="Ultrasound: frames a second.")
+    frames_per_run: PositiveInt | None = Field(
+        None,
+        description="Ultrasound: frames between two pauses of the recording; empty: no pauses.",
+    )
     wavelength_um: PositiveFloat | None = Field(
         None, description="Ultrasound: speed of sound / centre frequency."
     )
@@ -110,8 +126,18 @@ class Sample(Settings):
     speed_of_sound_m_s: PositiveFloat | None = Field(
         None, description="Ultrasound: with center_frequency_hz instead of wavelength_um."
     )
+    volume: Name | None = Field(
+        None,
+        description="Ultrasound, 2-D: name of the volume that this slice is part of; no sample's "
+        "name.",
+    )
+    elevation_mm: Finite | None = Field(
+        None, description="Ultrasound, 2-D: position of this slice's plane along y in its volume."
+    )
     pose_mm: tuple[float, ...] | None = Field(
-        None, description="Position of voxel 0 in the animal or the atlas, axes as in spacing_um."
+        None,
+        description="Position of voxel 0 (rf: of the origin of the probe) in the animal or the "
+        "atlas, axes as in spacing_um.",
     )
 
     @field_validator("spacing_um", "pose_mm", "stage_axes", mode="before")
@@ -159,13 +185,33 @@ class Sample(Settings):
             given = [name for name in _MICROSCOPY_COLUMNS if getattr(self, name) is not None]
             if given:
                 raise ValueError(f"{', '.join(given)} is for microscopy samples; leave it empty")
-            expected = "txz" if len(self.spacing_um) == 2 else "txyz"
-            if self.axes is None or "".join(sorted(self.axes)) != expected:
-                raise ValueError(
-                    f"axes must name each of {', '.join(expected)} once, in the order of the "
-                    f"array, got {self.axes!r}"
-                )
+            self._check_axes()
+            self._check_slice()
         return self
+
+    def _check_slice(self) -> None:
+        if self.volume is None and self.elevation_mm is None:
+            return
+        if self.volume is None:
+            raise ValueError("elevation_mm is for slices of a volume; name it in volume")
+        if self.elevation_mm is None:
+            raise ValueError("volume needs elevation_mm: where the plane of this slice lies")
+        if len(self.spacing_um) != 2:
+            raise ValueError("volume is for 2-D slices; leave it empty where spacing_um has z,y,x")
+
+    def _check_axes(self) -> None:
+        if self.format == "rf":
+            if self.axes is not None:
+                raise ValueError("axes of rf are told by its sequence file; leave it empty")
+            return
+        if self.sequence is not None:
+            raise ValueError("sequence is for format rf; leave it empty")
+        expected = "txz" if len(self.spacing_um) == 2 else "txyz"
+        if self.axes is None or "".join(sorted(self.axes)) != expected:
+            raise ValueError(
+                f"axes must name each of {', '.join(expected)} once, in the order of the "
+                f"array, got {self.axes!r}"
+            )
 
     @property
     def tiled(self) -> bool:
@@ -174,10 +220,18 @@ class Sample(Settings):
 
     @property
     def origin_um(self) -> tuple[float, ...]:
-        """Position of the centre of voxel 0, in micrometres."""
+        """Position of the centre of voxel 0 (rf: of the origin of the probe), in micrometres."""
         if self.pose_mm is None:
             return (0.0,) * len(self.spacing_um)
         return tuple(1000.0 * p for p in self.pose_mm)
+
+    def row(self) -> dict[str, Any]:
+        """Return what the sheet tells of the sample, for its report."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the sample's results depend on: its place in a volume is the volume's."""
+        return self.model_dump(mode="json", exclude={"volume", "elevation_mm"})
 
 
 def parse_samples(text: str, *, where: str) -> tuple[Sample, ...]:
@@ -186,7 +240,8 @@ def parse_samples(text: str, *, where: str) -> tuple[Sample, ...]:
     Raises
     ------
     UserError
-        Naming the row and the column: unknown columns, bad cells, duplicate or no samples.
+        Naming the row and the column: unknown columns, bad cells, duplicate or no samples, slices
+        that make no volume.
     """
     lines = [
         (number, line)
@@ -199,6 +254,7 @@ def parse_samples(text: str, *, where: str) -> tuple[Sample, ...]:
     header = [name.strip() for name in rows[0]]
     _check_header(header, where=where)
     samples: dict[str, Sample] = {}
+    at_line: dict[str, int] = {}
     for (number, _), row in zip(lines[1:], rows[1:], strict=True):
         at = f"{where}, line {number}"
         if len(row) > len(header):
@@ -214,6 +270,8 @@ def parse_samples(text: str, *, where: str) -> tuple[Sample, ...]:
                 f"sample {sample.sample!r} is listed twice", where=at, fix="give each its own name"
             )
         samples[sample.sample] = sample
+        at_line[sample.sample] = number
+    check_stacks(tuple(samples.values()), at_line, where=where)
     return tuple(samples.values())
 
 
@@ -222,7 +280,7 @@ def parse_sample(cells: Mapping[str, str], *, where: str) -> Sample:
     try:
         return Sample.model_validate(cells)
     except ValidationError as error:
-        raise first_fault(error, where=where) from None
+        raise first_fault(error, cells, where=where) from None
 
 
 def _check_header(header: list[str], *, where: str) -> None:

@@ -5,12 +5,15 @@ Lengths are in any one unit, wavelengths for comparison with published figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
 
@@ -129,22 +132,81 @@ def match(
     ValueError
         If shapes do not fit or ``matching`` is not known.
     """
-    rules: dict[str, _Rule] = {"optimal": _optimal, "pala": _pala}
+    rules = {"optimal": _optimal, "pala": _pala}
     if matching not in rules:
         raise ValueError(f"matching must be one of {sorted(rules)}, not {matching!r}")
     if found.ndim != 2 or true.ndim != 2 or found.shape[1] != true.shape[1]:
         raise ValueError(f"positions must have shape (n, d), not {found.shape} and {true.shape}")
     if len(found_frame) != len(found) or len(true_frame) != len(true):
         raise ValueError("every position needs its frame")
-    pairs = [np.empty((2, 0), np.int64)]
-    for i, j in _by_frame(np.asarray(found_frame), np.asarray(true_frame)):
-        a, b = rules[matching](cdist(found[i], true[j]), pair_distance)
-        pairs.append(np.stack([i[a], j[b]]))
+    found_frame, true_frame = np.asarray(found_frame), np.asarray(true_frame)
+    i, j = rules[matching](found_frame, found, true_frame, true, pair_distance)
+    order = np.lexsort((i, found_frame[i]))
+    return i[order], j[order]
+
+
+_Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def _optimal(
+    found_frame: NDArray[np.integer],
+    found: NDArray[np.floating],
+    true_frame: NDArray[np.integer],
+    true: NDArray[np.floating],
+    limit: float,
+) -> _Pairs:
+    """Assign within the connected components of the graph of pairs nearer than the limit."""
+    if not len(found) or not len(true):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    # Frames lie apart along one more axis, so that one tree finds the candidates of all of them.
+    _, place = np.unique(np.concatenate([found_frame, true_frame]), return_inverse=True)
+    apart = 2.0 * limit * place[:, None]
+    near = KDTree(np.hstack([found, apart[: len(found)]])).sparse_distance_matrix(
+        KDTree(np.hstack([true, apart[len(found) :]])), limit, output_type="ndarray"
+    )
+    near = np.sort(near[near["v"] < limit], order=["i", "j"])
+    i, j, distance = near["i"].astype(np.int64), near["j"].astype(np.int64), near["v"]
+    total = len(found) + len(true)
+    graph = coo_array((np.ones(len(i), np.int8), (i, j + len(found))), shape=(total, total))
+    component = connected_components(graph, directed=False)[1][i]
+    alone = np.bincount(component, minlength=total)[component] == 1
+    pairs = [np.stack([i[alone], j[alone]])]
+    rest = np.flatnonzero(~alone)
+    rest = rest[np.argsort(component[rest], kind="stable")]
+    for rows in np.split(rest, np.flatnonzero(np.diff(component[rest])) + 1):
+        if len(rows):
+            pairs.append(_assign(i[rows], j[rows], distance[rows], limit))
     both = np.concatenate(pairs, axis=1)
     return both[0], both[1]
 
 
-_Rule = Callable[[NDArray[np.float64], float], tuple[NDArray[np.integer], NDArray[np.integer]]]
+def _assign(
+    i: NDArray[np.int64], j: NDArray[np.int64], distance: NDArray[np.float64], limit: float
+) -> NDArray[np.int64]:
+    """Return the best pairs of one component, (2, pairs): most, then nearest."""
+    founds, row = np.unique(i, return_inverse=True)
+    trues, column = np.unique(j, return_inverse=True)
+    # No sum of distances inside the limit reaches the cost of one pair beyond it.
+    cost = np.full((len(founds), len(trues)), limit * (min(len(founds), len(trues)) + 1))
+    cost[row, column] = distance
+    a, b = linear_sum_assignment(cost)
+    inside = cost[a, b] < limit
+    return np.stack([founds[a[inside]], trues[b[inside]]])
+
+
+def _pala(
+    found_frame: NDArray[np.integer],
+    found: NDArray[np.floating],
+    true_frame: NDArray[np.integer],
+    true: NDArray[np.floating],
+    limit: float,
+) -> _Pairs:
+    pairs = [np.empty((2, 0), np.int64)]
+    for i, j in _by_frame(found_frame, true_frame):
+        a, b = _pala_in_frame(cdist(found[i], true[j]), limit)
+        pairs.append(np.stack([i[a], j[b]]))
+    both = np.concatenate(pairs, axis=1)
+    return both[0], both[1]
 
 
 def _by_frame(
@@ -162,19 +224,9 @@ def _by_frame(
         yield order_a[low_a:high_a], order_b[low_b:high_b]
 
 
-def _optimal(
+def _pala_in_frame(
     distance: NDArray[np.float64], limit: float
-) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    # No sum of distances inside the limit reaches the cost of one pair beyond it.
-    beyond = limit * (min(distance.shape) + 1)
-    i, j = linear_sum_assignment(np.where(distance < limit, distance, beyond))
-    near = distance[i, j] < limit
-    return i[near], j[near]
-
-
-def _pala(
-    distance: NDArray[np.float64], limit: float
-) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     # The true positions are sorted by their nearest detection, and the other way round.
     founds = np.argsort(distance.min(axis=1), kind="stable")
     trues = np.argsort(distance.min(axis=0), kind="stable")

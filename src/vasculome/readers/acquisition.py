@@ -19,7 +19,6 @@ from vasculome.readers.tiff_tiles import open_table_tiles
 from vasculome.readers.tile_files import open_tile
 from vasculome.readers.tile_set import Acquisition, Tile, assemble
 
-HeaderCheck = Literal["names", "headers"]
 Layout = Literal[
     "tiff_planes",
     "tiff_stack",
@@ -42,7 +41,6 @@ def open_acquisition(
     overlap_percent: tuple[float, float] | None = None,
     stage_axes: StageAxes | None = None,
     allow_missing_planes: bool = False,
-    check: HeaderCheck = "names",
 ) -> Acquisition:
     """Return all channels of the raw data at ``path``; no pixel is read.
 
@@ -71,8 +69,6 @@ def open_acquisition(
         `oriented`; None: ``("y", "x")``.
     allow_missing_planes
         Whether missing planes are read as zeros, and listed, instead of being refused.
-    check
-        ``"headers"``: look at the header of every plane as well.
 
     Raises
     ------
@@ -132,15 +128,10 @@ def open_acquisition(
     else:
         tiles = [_one_volume(path, format=format, pattern=pattern, **missing)]
     placed = oriented([tile.position_um for tile in tiles], stage_axes=stage_axes or IMAGE_AXES)
-    acquisition = assemble(
+    return assemble(
         [replace(tile, position_um=at) for tile, at in zip(tiles, placed, strict=True)],
         where=path,
     )
-    if check == "headers":
-        for tile_set in acquisition.tile_sets:
-            for volume in tile_set.volumes:
-                volume.check_headers()
-    return acquisition
 
 
 def _one_volume(

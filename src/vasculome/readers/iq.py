@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vasculome.errors import UserError
-from vasculome.readers.files import fingerprint, list_files
-from vasculome.readers.iq_arrays import IQFormat, StoredArray, is_complex_pair
+from vasculome.readers.frame_series import FrameSeries, describe, open_series
+from vasculome.readers.iq_arrays import StoredArray, is_complex_pair
 from vasculome.readers.iq_formats import IQ_SUFFIXES, identify
 from vasculome.readers.iq_metadata import Quantity, parse_metadata
-from vasculome.readers.iq_zarr import OpenZarr, is_zarr
-from vasculome.readers.numbering import check_numbering
+from vasculome.readers.iq_zarr import OpenZarr
 
 _AXES_2D, _AXES_3D = "tzx", "tzyx"
 _SAVE_PLAIN = "save one array of complex numbers"
@@ -30,34 +30,30 @@ class RawIQ:
 
     Attributes
     ----------
-    files
-        Files in the order of time.
-    frames
-        Frames of each file.
-    shape
-        (t, z, x) or (t, z, y, x).
-    axes
-        Order of the axes in the files, e.g. ``"zxt"``.
-    variables
-        The complex variable, or the two real ones that hold I and Q.
-    format
-        How the files are read.
+    series
+        Where the frames are: files, variables, order of axes.
     metadata
         Quantities found in the files, by the names of
         `vasculome.readers.iq_metadata.METADATA_NAMES`.
-    resident_bytes
-        Memory that reads take beyond their result: formats that cannot be read in pieces load
-        whole arrays and keep the last ones.
     """
 
-    files: tuple[Path, ...]
-    frames: tuple[int, ...]
-    shape: tuple[int, ...]
-    axes: str
-    variables: tuple[str, ...]
-    format: IQFormat
+    series: FrameSeries
     metadata: dict[str, Quantity] = field(default_factory=dict)
-    resident_bytes: int = 0
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files in the order of time."""
+        return self.series.files
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(t, z, x) or (t, z, y, x)."""
+        return (self.series.n_frames, *self.series.frame_shape)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that reads take beyond their result."""
+        return self.series.resident_bytes
 
     def read(self, t0: int, t1: int) -> npt.NDArray[np.complex64]:
         """Return frames ``t0`` to ``t1`` - 1, complex64 (t, z[, y], x).
@@ -69,39 +65,15 @@ class RawIQ:
         ValueError
             Frames beyond the acquisition, or none.
         """
-        if not 0 <= t0 < t1 <= self.shape[0]:
-            raise ValueError(f"frames {t0} to {t1} of {self.shape[0]}")
-        out = np.empty((t1 - t0, *self.shape[1:]), np.complex64)
-        begin = 0
-        for file, n in zip(self.files, self.frames, strict=True):
-            a, b = max(t0, begin), min(t1, begin + n)
-            if a < b:
-                target = out[a - t0 : b - t0]
-                self._read_block(file, a - begin, b - begin, target)
-                _check_finite(target, file=file, first=a - begin)
-            begin += n
+        out = np.empty((max(0, t1 - t0), *self.series.frame_shape), np.complex64)
+        for place, block, first, pieces in self.series.read(t0, t1):
+            _copy_complex(pieces, out[place])
+            check_finite(out[place], file=block.file, first=first)
         return out
 
     def fingerprint(self) -> str:
         """Return the identity of the input: files, variables and order of axes."""
-        return fingerprint(self.files, detail=repr((self.axes, self.variables)))
-
-    def _read_block(self, file: Path, a: int, b: int, out: npt.NDArray[np.complex64]) -> None:
-        lengths = dict(zip(_result_axes(self.axes), self.shape, strict=True))
-        index = tuple(slice(a, b) if c == "t" else slice(0, lengths[c]) for c in self.axes)
-        expected = tuple(i.stop - i.start for i in index)
-        pieces = []
-        for name in self.variables:
-            piece = self.format.load(file, name, index)
-            if piece.size != out.size:
-                raise UserError(
-                    f"{name or 'the array'} has changed its shape",
-                    where=file,
-                    fix="start again on the changed file",
-                )
-            order = [self.axes.index(c) for c in _result_axes(self.axes)]
-            pieces.append(piece.reshape(expected).transpose(order))
-        _copy_complex(pieces, out)
+        return self.series.fingerprint()
 
 
 def open_iq(
@@ -112,14 +84,15 @@ def open_iq(
     Parameters
     ----------
     path
-        MATLAB (.mat, any version from 5 to 7.3), HDF5 (.h5, .hdf5), NumPy (.npy, .npz) or Zarr
-        (a folder), or a folder of such files numbered without gaps, each a block of frames.
+        MATLAB (.mat, any version from 5 to 7.3), HDF5 (.h5, .hdf5), UFF (.uff, beamformed data),
+        NumPy (.npy, .npz) or Zarr (a folder), or a folder of such files numbered without gaps,
+        each a block of frames.
     axes
         Order of the axes as MATLAB, NumPy or h5py shows them: the letters t, z, x (and y in
-        3-D), e.g. ``"zxt"``.
+        3-D), e.g. ``"zxt"``. Of UFF it is ``"tzx"``.
     variable
-        Name of the complex variable, or of two real ones, ``"I,Q"``. None takes the only
-        complex array of as many axes.
+        Name of the complex variable, or of two real ones, ``"I,Q"``; of all buffers in a cell
+        array of MATLAB, ``"IQ{:}"``. None takes the only complex array of as many axes.
     open_zarr
         Opens a Zarr array; needed for Zarr only.
 
@@ -134,60 +107,31 @@ def open_iq(
             where=path,
             fix="give the letters t, z, x (and y in 3-D) in the order of the file, e.g. zxt",
         )
-    files = _block_files(path)
-    format = identify(files[0], open_zarr=open_zarr)
-    names = _choose(format.arrays(files[0]), variable, axes=axes, format=format, path=files[0])
-    frames: list[int] = []
-    space: tuple[int, ...] | None = None
+    series = open_series(
+        path,
+        axes=axes,
+        order=_AXES_3D if "y" in axes else _AXES_2D,
+        suffixes=IQ_SUFFIXES,
+        identify=partial(identify, open_zarr=open_zarr),
+        choose=partial(_choose, variable=variable, axes=axes),
+        check=_check_arrays,
+    )
     places: list[dict[str, Any]] = []
-    resident_bytes = 0
-    for file in files:
-        if type(identify(file, open_zarr=open_zarr)) is not type(format):
-            raise UserError(
-                f"is of another format than {files[0].name}",
-                where=file,
-                fix="keep files of one format in the folder",
-            )
-        arrays = format.arrays(file)
-        chosen = [_find(arrays, name, path=file) for name in names]
-        lengths = _check_arrays(chosen, axes=axes, format=format, path=file)
-        here = tuple(lengths[c] for c in _result_axes(axes)[1:])
-        if space not in (None, here):
-            raise UserError(
-                f"has frames of {here} pixels where {files[0].name} has {space}",
-                where=file,
-                fix="keep blocks of one acquisition in the folder",
-            )
-        space = here
-        frames.append(lengths["t"])
-        places += format.metadata(file, names[0])
-        if format.loads_whole:
-            # Two arrays stay in memory while the next is loaded.
-            resident_bytes = max(resident_bytes, *(3 * array.n_bytes for array in chosen))
-    metadata = parse_metadata(places, where=path)
-    shape = (sum(frames), *(space or ()))
-    return RawIQ(files, tuple(frames), shape, axes, names, format, metadata, resident_bytes)
-
-
-def _result_axes(axes: str) -> str:
-    return _AXES_3D if "y" in axes else _AXES_2D
-
-
-def _block_files(path: Path) -> tuple[Path, ...]:
-    if not path.is_dir() or is_zarr(path):
-        return (path,)
-    return check_numbering(list_files(path, suffixes=IQ_SUFFIXES, pattern=None), what="block")
+    for block in series.blocks:
+        places += series.format.metadata(block.file, block.variables[0])
+    return RawIQ(series, parse_metadata(places, where=path))
 
 
 def _choose(
-    arrays: Sequence[StoredArray],
-    variable: str | None,
-    *,
-    axes: str,
-    format: IQFormat,
-    path: Path,
+    arrays: Sequence[StoredArray], path: Path, *, variable: str | None, axes: str
 ) -> tuple[str, ...]:
     """Return the names of the complex array, or of the arrays of I and Q."""
+    if path.suffix.lower() == ".uff" and axes != _AXES_2D:
+        raise UserError(
+            f"axes are {axes!r}, but beamformed data of UFF are read as {_AXES_2D}",
+            where=path,
+            fix=f"give {_AXES_2D} as axes in the sample sheet",
+        )
     if variable is not None:
         names = tuple(name.strip() for name in variable.split(","))
         if len(names) > 2 or not all(names):
@@ -201,74 +145,38 @@ def _choose(
         return (complex_ones[0].name,)
     if complex_ones:
         raise UserError(
-            f"holds several complex arrays: {_names(complex_ones)}",
+            f"holds several complex arrays: {describe(complex_ones)}",
             where=path,
             fix="name the one that is meant as variable in the sample sheet",
         )
     if any(a.kind == "real" for a in fitting):
         raise UserError(
-            f"holds real numbers ({_names(fitting)}); IQ must be complex",
+            f"holds real numbers ({describe(fitting)}); IQ must be complex",
             where=path,
             fix=f"{_SAVE_PLAIN}, or name two real variables as I,Q",
         )
     raise UserError(
-        f"holds no complex array with the {len(axes)} axes {axes}; it has {_names(arrays)}",
+        f"holds no complex array with the {len(axes)} axes {axes}; it has {describe(arrays)}",
         where=path,
         fix="check axes, or name the variable",
     )
 
 
-def _find(arrays: Sequence[StoredArray], name: str, *, path: Path) -> StoredArray:
-    for array in arrays:
-        if array.name == name:
-            return array
-    raise UserError(
-        f"has no variable {name!r}; it has {_names(arrays)}",
-        where=path,
-        fix="correct variable in the sample sheet",
-    )
-
-
-def _check_arrays(
-    chosen: Sequence[StoredArray], *, axes: str, format: IQFormat, path: Path
-) -> dict[str, int]:
-    """Return the length of each axis, after checking that the arrays can be IQ."""
+def _check_arrays(chosen: Sequence[StoredArray], path: Path) -> None:
+    """Raise UserError unless the arrays can be IQ."""
     wanted = "complex" if len(chosen) == 1 else "real"
     for array in chosen:
-        label = array.name or "the array"
-        if 0 in array.shape:
-            raise UserError(f"{label} is empty, {array.shape}", where=path, fix="save it again")
         if array.kind not in ("complex", "real"):
-            raise UserError(f"{label} is of type {array.kind}", where=path, fix=_SAVE_PLAIN)
+            raise UserError(
+                f"{array.name or 'the array'} is of type {array.kind}", where=path, fix=_SAVE_PLAIN
+            )
         if array.kind != wanted:
             need = "IQ must be complex" if wanted == "complex" else "I and Q must be real"
             raise UserError(
-                f"{label} is {array.kind}; {need}",
+                f"{array.name or 'the array'} is {array.kind}; {need}",
                 where=path,
                 fix=f"{_SAVE_PLAIN}, or name two real variables as I,Q",
             )
-        if array.shape != chosen[0].shape:
-            raise UserError(
-                f"{_names(chosen)} differ in shape", where=path, fix="save I and Q of one shape"
-            )
-    shape = chosen[0].shape
-    if format.drops_ones:
-        shape += (1,) * (len(axes) - len(shape))
-    if len(shape) != len(axes):
-        raise UserError(
-            f"{_names(chosen)} has {len(shape)} axes, not the {len(axes)} of {axes}",
-            where=path,
-            fix="correct axes in the sample sheet",
-        )
-    return dict(zip(axes, shape, strict=True))
-
-
-def _names(arrays: Sequence[StoredArray]) -> str:
-    shown = [
-        f"{a.name or 'an array'} ({'×'.join(str(n) for n in a.shape)} {a.kind})" for a in arrays[:8]
-    ]
-    more = [f"and {len(arrays) - 8} more"] if len(arrays) > 8 else []
-    return ", ".join(shown + more) or "nothing"
 
 
 def _copy_complex(pieces: Sequence[npt.NDArray[Any]], out: npt.NDArray[np.complex64]) -> None:
@@ -283,7 +191,8 @@ def _copy_complex(pieces: Sequence[npt.NDArray[Any]], out: npt.NDArray[np.comple
             out[...] = pieces[0]
 
 
-def _check_finite(block: npt.NDArray[np.complex64], *, file: Path, first: int) -> None:
+def check_finite(block: npt.NDArray[Any], *, file: Path, first: int) -> None:
+    """Raise UserError that names the first frame that is not finite, counted from ``first``."""
     finite = np.isfinite(block)
     if not finite.all():
         frame = int(np.argmin(finite.all(axis=tuple(range(1, block.ndim)))))

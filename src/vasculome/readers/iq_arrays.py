@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import numpy.typing as npt
 from vasculome.errors import UserError
 
 Index = tuple[slice, ...]
+
+_CELL = re.compile(r"(.+)\{(\d+)\}")
 
 _BAD_FILE = (
     EOFError,
@@ -37,19 +40,23 @@ class StoredArray:
     Attributes
     ----------
     name
-        Name of the variable; empty where the file is the array.
+        Name of the variable; empty where the file is the array, ``name{1}`` for the first cell of
+        a cell array of MATLAB.
     shape
         As the user sees it: a MATLAB 7.3 file stores the axes reversed, this is MATLAB's order.
     kind
         ``"complex"``, ``"real"``, or what else it is (``"struct"``, ``"char"``...).
     n_bytes
-        Memory of the whole array once loaded.
+        Memory that loading the whole array takes.
+    dtype
+        Type of the numbers as NumPy calls it, e.g. ``"int16"``; empty where it is none of them.
     """
 
     name: str
     shape: tuple[int, ...]
     kind: str
     n_bytes: int
+    dtype: str = ""
 
 
 class IQFormat(Protocol):
@@ -92,6 +99,12 @@ def readable(path: Path) -> Iterator[None]:
         ) from error
 
 
+def split_cell(name: str) -> tuple[str, int | None]:
+    """Return variable and number of the cell that ``name{1}`` means; None for a plain variable."""
+    match = _CELL.fullmatch(name)
+    return (match[1], int(match[2])) if match else (name, None)
+
+
 def is_complex_pair(dtype: np.dtype[Any]) -> bool:
     """Tell whether elements are MATLAB's (real, imag) or HDF5's (r, i) pairs."""
     return dtype.names in (("real", "imag"), ("r", "i"))
@@ -107,4 +120,6 @@ def stored_array(name: str, array: Any) -> StoredArray:
     else:
         kind = str(dtype)
     shape = tuple(int(n) for n in array.shape)
-    return StoredArray(name, shape, kind, int(np.prod(shape)) * dtype.itemsize)
+    # The order of bytes is of no interest.
+    type_name = str(dtype.newbyteorder("="))
+    return StoredArray(name, shape, kind, int(np.prod(shape)) * dtype.itemsize, type_name)

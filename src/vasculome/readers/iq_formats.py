@@ -13,8 +13,9 @@ from vasculome.readers.iq_hdf5 import Hdf5Format
 from vasculome.readers.iq_mat5 import Mat5Format
 from vasculome.readers.iq_numpy import NpyFormat, NpzFormat
 from vasculome.readers.iq_zarr import OpenZarr, ZarrFormat, is_zarr
+from vasculome.readers.uff import UffImages
 
-IQ_SUFFIXES = (".mat", ".h5", ".hdf5", ".npy", ".npz", ".zarr")
+IQ_SUFFIXES = (".mat", ".h5", ".hdf5", ".uff", ".npy", ".npz", ".zarr")
 
 
 def identify(path: Path, *, open_zarr: OpenZarr | None) -> IQFormat:
@@ -39,7 +40,9 @@ def identify(path: Path, *, open_zarr: OpenZarr | None) -> IQFormat:
         return NpyFormat()
     if suffix == ".npz":
         return NpzFormat()
-    if suffix in (".h5", ".hdf5", ".mat"):
+    if suffix in (".h5", ".hdf5", ".mat", ".uff"):
+        if h5py.is_hdf5(path) and suffix == ".uff":
+            return UffImages()
         if h5py.is_hdf5(path):
             return Hdf5Format(matlab=suffix == ".mat")
         if suffix == ".mat" and _first_bytes(path).startswith(b"MATLAB 5.0"):

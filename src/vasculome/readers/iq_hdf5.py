@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from vasculome.readers.iq_arrays import Index, StoredArray, readable, stored_array
+from vasculome.readers.iq_arrays import Index, StoredArray, readable, split_cell, stored_array
 from vasculome.readers.iq_metadata import METADATA_NAMES
 
 
@@ -27,12 +28,16 @@ class Hdf5Format:
         return self.matlab
 
     def arrays(self, path: Path) -> tuple[StoredArray, ...]:
-        """Return the datasets at any depth, but for MATLAB's own bookkeeping."""
+        """Return the datasets at any depth, and the cells of MATLAB's cell arrays."""
         found: list[StoredArray] = []
 
         def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
             if isinstance(item, h5py.Dataset) and not name.startswith("#"):
                 found.append(self._stored(name, item))
+                found.extend(
+                    self._stored(f"{name}{{{number}}}", cell)
+                    for number, cell in enumerate(_cells(item), start=1)
+                )
 
         with readable(path), _open_hdf5(path) as file:
             file.visititems(visit)
@@ -41,7 +46,7 @@ class Hdf5Format:
     def load(self, path: Path, name: str, index: Index) -> npt.NDArray[Any]:
         """Return a piece; only the chunks that it touches are read."""
         with readable(path), _open_hdf5(path) as file:
-            array = file[name]
+            array = _dataset(file, name)
             fitting = index[: array.ndim]
             if self.matlab:
                 return np.asarray(array[fitting[::-1]]).T
@@ -50,7 +55,7 @@ class Hdf5Format:
     def metadata(self, path: Path, name: str) -> list[dict[str, Any]]:
         """Return attributes of array, its group and the file, and datasets beside the array."""
         with readable(path), _open_hdf5(path) as file:
-            array = file[name]
+            array = file[split_cell(name)[0]]
             beside = {
                 key: array.parent[key][()]
                 for key in METADATA_NAMES
@@ -69,7 +74,24 @@ class Hdf5Format:
             return StoredArray(name, (0,), "real", 0)
         numeric = matlab_class in ("double", "single", "") or "int" in matlab_class
         kind = stored.kind if numeric else matlab_class
-        return StoredArray(name, stored.shape[::-1], kind, stored.n_bytes)
+        return StoredArray(name, stored.shape[::-1], kind, stored.n_bytes, stored.dtype)
+
+
+def _cells(dataset: h5py.Dataset) -> Iterator[h5py.Dataset]:
+    """Yield what the cells of a MATLAB cell array hold, in MATLAB's order, where it is numbers."""
+    if h5py.check_ref_dtype(dataset.dtype) is h5py.Reference:
+        for reference in dataset[()].ravel():
+            cell = dataset.file[reference]
+            if not isinstance(cell, h5py.Dataset):
+                return
+            yield cell
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    variable, cell = split_cell(name)
+    if cell is None:
+        return file[variable]
+    return file[file[variable][()].ravel()[cell - 1]]
 
 
 def _open_hdf5(path: Path) -> h5py.File:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import scipy.io
 
 from vasculome.readers.files import file_state
-from vasculome.readers.iq_arrays import Index, StoredArray, readable
+from vasculome.readers.iq_arrays import Index, StoredArray, readable, split_cell
 from vasculome.readers.iq_metadata import METADATA_NAMES
 from vasculome.readers.mat5 import list_mat5
 
@@ -25,14 +25,22 @@ class Mat5Format:
     drops_ones: ClassVar[bool] = True
 
     def arrays(self, path: Path) -> tuple[StoredArray, ...]:
-        """Return the variables, from their headers."""
-        return tuple(
-            _mat5_array(v.name, v.shape, v.class_name, v.is_complex) for v in list_mat5(path)
-        )
+        """Return the variables, and the cells of cell arrays, from their headers."""
+        found = [_mat5_array(v.name, v.shape, v.class_name, v.is_complex) for v in list_mat5(path)]
+        # A cell is loaded with all others of its array.
+        whole: dict[str, int] = {}
+        for array in found:
+            variable = split_cell(array.name)[0]
+            whole[variable] = whole.get(variable, 0) + array.n_bytes
+        return tuple(replace(a, n_bytes=whole[split_cell(a.name)[0]]) for a in found)
 
     def load(self, path: Path, name: str, index: Index) -> npt.NDArray[Any]:
         """Return a piece of a variable that stays in memory."""
-        array = _load_mat5(path, name, *file_state(path))
+        variable, cell = split_cell(name)
+        array = _load_mat5(path, variable, *file_state(path))
+        if cell is not None:
+            with readable(path):
+                array = np.asarray(array.ravel(order="F")[cell - 1])
         return array[index[: array.ndim]]
 
     def metadata(self, path: Path, name: str) -> list[dict[str, Any]]:
@@ -49,11 +57,12 @@ def _mat5_array(
     name: str, shape: tuple[int, ...], class_name: str, is_complex: bool
 ) -> StoredArray:
     try:
-        item = np.dtype(class_name).itemsize
+        dtype = np.dtype(class_name)
     except TypeError:
         return StoredArray(name, shape, class_name, 0)
     kind = "complex" if is_complex else "real"
-    return StoredArray(name, shape, kind, int(np.prod(shape)) * item * (1 + is_complex))
+    n_bytes = int(np.prod(shape)) * dtype.itemsize * (1 + is_complex)
+    return StoredArray(name, shape, kind, n_bytes, str(dtype))
 
 
 # Two, since I and Q may be two variables.

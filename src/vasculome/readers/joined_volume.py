@@ -55,11 +55,6 @@ class JoinedVolume:
         return self.parts[0].dtype
 
     @property
-    def read_unit(self) -> tuple[int, int, int]:
-        """Smallest piece (z, y, x) that the files decode by itself."""
-        return self.parts[0].read_unit
-
-    @property
     def missing(self) -> tuple[int, ...]:
         """Planes that no file holds, rising; they are read as zeros."""
         starts = np.cumsum([0, *(part.shape[0] for part in self.parts)])
@@ -85,8 +80,3 @@ class JoinedVolume:
     def fingerprint(self) -> str:
         """Return the identity of the input: a digest of the parts' identities."""
         return fingerprint((), detail=repr([part.fingerprint() for part in self.parts]))
-
-    def check_headers(self) -> None:
-        """Prove from every file's header that it is whole; raises UserError naming it."""
-        for part in self.parts:
-            part.check_headers()

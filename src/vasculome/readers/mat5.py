@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from vasculome.errors import UserError
 
@@ -34,15 +35,27 @@ _CLASSES = {
     16: "function_handle",
     17: "object",
 }
-_OPAQUE = 17
+_CELL, _OPAQUE = 1, 17
 _MATRIX, _COMPRESSED = 14, 15
 _COMPLEX, _LOGICAL = 0x0800, 0x0200
-_HEADER_BYTES = 4096
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Mat5Variable:
-    """A variable of a MATLAB 5 file: name, shape, class as MATLAB names it, complex or not."""
+    """A variable of a MATLAB 5 file.
+
+    Attributes
+    ----------
+    name
+        Its name; of a cell ``name{1}``, as MATLAB counts them.
+    shape
+        Its shape.
+    class_name
+        Its class as MATLAB names it.
+    is_complex
+        Whether it is complex.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -51,7 +64,7 @@ class Mat5Variable:
 
 
 def list_mat5(path: Path) -> tuple[Mat5Variable, ...]:
-    """Return the variables of a MATLAB 5 file in their order.
+    """Return the variables of a MATLAB 5 file in their order, a cell array's cells after it.
 
     Raises
     ------
@@ -79,42 +92,123 @@ def _variables(file: BinaryIO, size: int) -> list[Mat5Variable]:
         end = position + 8 + n_bytes
         if kind not in (_MATRIX, _COMPRESSED) or end > size:
             raise EOFError(f"element at byte {position} does not fit")
-        content = file.read(min(n_bytes, _HEADER_BYTES))
         if kind == _COMPRESSED:
-            content = zlib.decompressobj().decompress(content, _HEADER_BYTES)[8:]
-        variable = _variable(content, order)
-        # MATLAB keeps the insides of its objects in a variable without a name.
-        if variable.name:
-            variables.append(variable)
+            content: _Bytes = _Inflated(file, n_bytes)
+            content.skip(8)
+        else:
+            content = _Plain(file)
+        variables += _variable(content, order, name=None)
         position = end
         file.seek(position)
     return variables
 
 
-def _variable(content: bytes, order: str) -> Mat5Variable:
-    flags = struct.unpack_from(f"{order}I", content, 8)[0]
+class _Bytes(Protocol):
+    """Bytes that are read once, from first to last."""
+
+    def read(self, n_bytes: int) -> bytes:
+        """Return the next bytes."""
+
+    def skip(self, n_bytes: int) -> None:
+        """Pass over the next bytes."""
+
+
+class _Plain:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, n_bytes: int) -> bytes:
+        data = self._file.read(n_bytes)
+        if len(data) < n_bytes:
+            raise EOFError("a variable is cut short")
+        return data
+
+    def skip(self, n_bytes: int) -> None:
+        self._file.seek(n_bytes, 1)
+
+
+class _Inflated:
+    """Compressed bytes, of which a piece at a time is in memory."""
+
+    def __init__(self, file: BinaryIO, n_bytes: int) -> None:
+        self._file, self._left = file, n_bytes
+        self._inflate = zlib.decompressobj()
+        self._waiting = b""
+
+    def read(self, n_bytes: int) -> bytes:
+        data = b""
+        while len(data) < n_bytes:
+            if not self._waiting and self._left:
+                self._waiting = self._file.read(min(self._left, _PIECE_BYTES))
+                self._left -= len(self._waiting)
+            piece = self._inflate.decompress(self._waiting, n_bytes - len(data))
+            if not piece and not (self._left and self._waiting):
+                raise EOFError("a variable is cut short")
+            self._waiting = self._inflate.unconsumed_tail
+            data += piece
+        return data
+
+    def skip(self, n_bytes: int) -> None:
+        for begin in range(0, n_bytes, _PIECE_BYTES):
+            self.read(min(_PIECE_BYTES, n_bytes - begin))
+
+
+def _variable(content: _Bytes, order: str, *, name: str | None) -> list[Mat5Variable]:
+    """Return the variable whose matrix begins here; for a cell array its cells as well."""
+    flags = struct.unpack_from(f"{order}I", content.read(16), 8)[0]
     code = flags & 0xFF
     shape: tuple[int, ...] = ()
-    at = 16
     if code != _OPAQUE:
-        data, at = _element(content, at, order)
+        data = _element(content, order)
         shape = struct.unpack(f"{order}{len(data) // 4}i", data)
-    name, _ = _element(content, at, order)
-    return Mat5Variable(
-        name=name.decode("ascii"),
+    own_name = _element(content, order).decode("ascii")
+    # MATLAB keeps the insides of its objects in a variable without a name.
+    if name is None and not own_name:
+        return []
+    variable = Mat5Variable(
+        name=name or own_name,
         shape=shape,
         class_name="logical" if flags & _LOGICAL else _CLASSES[code],
         is_complex=bool(flags & _COMPLEX),
     )
+    if code != _CELL or name is not None:
+        return [variable]
+    return [variable, *_cells(content, order, name=own_name, count=math.prod(shape))]
 
 
-def _element(content: bytes, at: int, order: str) -> tuple[bytes, int]:
-    """Return the data of the element at byte ``at`` and where the next one begins."""
-    word, n_bytes = struct.unpack_from(f"{order}II", content, at)
+def _cells(content: _Bytes, order: str, *, name: str, count: int) -> Iterator[Mat5Variable]:
+    for number in range(1, count + 1):
+        kind, n_bytes = struct.unpack(f"{order}II", content.read(8))
+        if kind != _MATRIX:
+            raise EOFError(f"cell {number} of {name} is no array")
+        if n_bytes:
+            cell = _Counted(content)
+            yield from _variable(cell, order, name=f"{name}{{{number}}}")
+            content.skip(n_bytes - cell.n_read)
+        else:
+            yield Mat5Variable(f"{name}{{{number}}}", (0, 0), "double", False)
+
+
+class _Counted:
+    """The same bytes, counted as they are read."""
+
+    def __init__(self, content: _Bytes) -> None:
+        self._content = content
+        self.n_read = 0
+
+    def read(self, n_bytes: int) -> bytes:
+        self.n_read += n_bytes
+        return self._content.read(n_bytes)
+
+    def skip(self, n_bytes: int) -> None:
+        self.n_read += n_bytes
+        self._content.skip(n_bytes)
+
+
+def _element(content: _Bytes, order: str) -> bytes:
+    """Return the data of the element that begins here, and pass over it."""
+    head = content.read(8)
+    word, n_bytes = struct.unpack(f"{order}II", head)
     if word >> 16:  # small element: size and type share a word, the data take the other
-        n_bytes = word >> 16
-        return content[at + 4 : at + 4 + n_bytes], at + 8
-    data = content[at + 8 : at + 8 + n_bytes]
-    if len(data) < n_bytes:
-        raise EOFError("a variable's header is cut short")
-    return data, at + 8 + 8 * math.ceil(n_bytes / 8)
+        return head[4 : 4 + (word >> 16)]
+    return content.read(8 * math.ceil(n_bytes / 8))[:n_bytes]

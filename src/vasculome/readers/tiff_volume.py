@@ -42,9 +42,6 @@ class RawVolume:
         Voxels (z, y, x).
     dtype
         uint8, uint16 or float32, native byte order.
-    read_unit
-        Smallest piece (z, y, x) that the files decode by itself: reads of whole multiples waste
-        no work.
     stack
         Whether the one file is a stack.
     channel
@@ -58,7 +55,6 @@ class RawVolume:
     files: Sequence[Path]
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
-    read_unit: tuple[int, int, int]
     stack: bool = False
     channel: int | None = None
     pages: range | tuple[int, ...] | None = None
@@ -95,17 +91,6 @@ class RawVolume:
         if self.pages is not None or self.missing:
             detail += f" pages {self.pages} missing {self.missing}"
         return fingerprint(self.files, detail=detail)
-
-    def check_headers(self) -> None:
-        """Prove from every file's header that it is whole and like the first.
-
-        Raises
-        ------
-        UserError
-            Naming the first file that is not.
-        """
-        for file in self.files:
-            self._layout(file)
 
     def _layout(self, file: Path) -> TiffLayout:
         layout = (
@@ -205,7 +190,7 @@ def open_plane_files(files: FileList, *, missing: tuple[int, ...] = ()) -> RawVo
         plane_layout(files[int(np.argmin(sizes))])
     first = plane_layout(files[0])
     shape = (len(files) + len(missing), *first.shape[1:])
-    volume = RawVolume(files, shape, first.dtype, _read_unit(first), missing=missing)
+    volume = RawVolume(files, shape, first.dtype, missing=missing)
     if first.raw:
         end = int(first.offsets[0, 0] + first.counts[0, 0])
         for i in np.flatnonzero(sizes < end):
@@ -222,9 +207,7 @@ def open_stack(path: Path, *, channel: int | None) -> RawVolume:
         As `vasculome.readers.tiff_layout.stack_layout`.
     """
     layout = stack_layout(path, channel=channel)
-    return RawVolume(
-        (path,), layout.shape, layout.dtype, _read_unit(layout), stack=True, channel=channel
-    )
+    return RawVolume((path,), layout.shape, layout.dtype, stack=True, channel=channel)
 
 
 def open_pages(path: Path, *, pages: range | tuple[int, ...]) -> RawVolume:
@@ -237,9 +220,9 @@ def open_pages(path: Path, *, pages: range | tuple[int, ...]) -> RawVolume:
     """
     first = first_page_layout(path)
     shape = (len(pages), *first.shape[1:])
-    volume = RawVolume((path,), shape, first.dtype, _read_unit(first), stack=True, pages=pages)
+    volume = RawVolume((path,), shape, first.dtype, stack=True, pages=pages)
     if first.raw and file_state(path)[0] < len(pages) * int(first.counts[0, 0]):
-        volume.check_headers()
+        volume._layout(path)
     return volume
 
 
@@ -248,10 +231,6 @@ def absent(places: Sequence[int], count: int) -> tuple[int, ...]:
     if len(places) == count:
         return ()
     return tuple(sorted(set(range(count)).difference(places)))
-
-
-def _read_unit(layout: TiffLayout) -> tuple[int, int, int]:
-    return (1, 1, layout.shape[2]) if layout.raw else (1, *layout.segment_shape)
 
 
 def _describe(layout: TiffLayout) -> str:

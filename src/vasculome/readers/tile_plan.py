@@ -22,7 +22,6 @@ class PlannedVolume:
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
-    read_unit: tuple[int, int, int]
     files: Sequence[Path] = ()
     missing: tuple[int, ...] = ()
 
@@ -33,9 +32,6 @@ class PlannedVolume:
     def fingerprint(self) -> str:
         """Return a digest of shape and type."""
         return fingerprint((), detail=f"planned {self.shape} {self.dtype}")
-
-    def check_headers(self) -> None:
-        """Return at once: there are no files."""
 
 
 def plan_tiles(
@@ -62,7 +58,7 @@ def plan_tiles(
         Overlap of neighbours along y and x, percent of a tile.
     """
     cells = grid_cells(grid, order="raster-rows")
-    volume = PlannedVolume(shape, np.dtype(dtype), (1, 1, shape[2]))
+    volume = PlannedVolume(shape, np.dtype(dtype))
     positions_um = cell_positions_um(
         cells, shape=shape, spacing_um=spacing_um, overlap_percent=overlap_percent
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +34,6 @@ class Volume(Protocol):
         """Pixel type: uint8, uint16 or float32, native byte order."""
 
     @property
-    def read_unit(self) -> tuple[int, int, int]:
-        """Smallest piece (z, y, x) that the files decode by itself."""
-
-    @property
     def missing(self) -> tuple[int, ...]:
         """Planes that no file holds, rising; they are read as zeros."""
 
@@ -47,9 +42,6 @@ class Volume(Protocol):
 
     def fingerprint(self) -> str:
         """Return the identity of the input, without reading pixels."""
-
-    def check_headers(self) -> None:
-        """Prove from every file's header that it is whole and like the first."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +66,6 @@ class TileSet:
     def dtype(self) -> np.dtype[Any]:
         """Pixel type of all tiles."""
         return self.volumes[0].dtype
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Files of all tiles."""
-        return tuple(file for volume in self.volumes for file in volume.files)
 
     @property
     def file_count(self) -> int:
@@ -135,11 +122,6 @@ class Acquisition:
             )
         return self.tile_sets[channel or 0]
 
-    def fingerprint(self) -> str:
-        """Return the identity of the input: a digest of all channels' files and positions."""
-        parts = tuple(tiles.fingerprint() for tiles in self.tile_sets)
-        return fingerprint((), detail=repr((self.channels, parts)))
-
 
 @dataclass(frozen=True)
 class Tile:
@@ -195,50 +177,3 @@ def assemble(tiles: Sequence[Tile], *, where: Path) -> Acquisition:
             for channel in channels
         ),
     )
-
-
-def isolated_tiles(
-    tiles: TileSet, *, spacing_um: Sequence[float], least_voxels: float = 1.0
-) -> tuple[str, ...]:
-    """Return the names of tiles that overlap no other at their nominal positions.
-
-    Parameters
-    ----------
-    tiles
-        The tiles; a single one is not isolated.
-    spacing_um
-        Voxel spacing (z, y, x).
-    least_voxels
-        Overlap along each axis that counts as one.
-    """
-    if len(tiles.names) < 2:
-        return ()
-    start = np.asarray(tiles.positions_um) / np.asarray(spacing_um)
-    stop = start + [volume.shape for volume in tiles.volumes]
-    # Sorted by their starts along the axis in which they spread most, tiles meet only the few
-    # that start before they stop: 17,000 tiles take a second instead of 10⁹ comparisons.
-    axis = int(np.argmax(np.ptp(start, axis=0)))
-    order = np.argsort(start[:, axis], kind="stable")
-    start, stop = start[order], stop[order]
-    ends = np.searchsorted(start[:, axis], stop[:, axis])
-    alone = np.ones(len(order), bool)
-    for i, end in enumerate(ends):
-        others = slice(i + 1, end)
-        shared = np.minimum(stop[i], stop[others]) - np.maximum(start[i], start[others])
-        meets = (shared >= least_voxels).all(axis=1)
-        if meets.any():
-            alone[i] = False
-            alone[others] &= ~meets
-    return tuple(itertools.compress(tiles.names, alone[np.argsort(order)]))
-
-
-def refuse_isolated_tiles(tiles: TileSet, *, spacing_um: Sequence[float], where: Path) -> None:
-    """Raise UserError that names tiles which overlap no other, if there are any."""
-    isolated = isolated_tiles(tiles, spacing_um=spacing_um)
-    if isolated:
-        names = ", ".join(isolated[:5]) + (" and others" if len(isolated) > 5 else "")
-        raise UserError(
-            f"{len(isolated)} of {len(tiles.names)} tiles overlap no other: {names}",
-            where=where,
-            fix="check positions, overlap, stage_axes and spacing_um: all lengths in micrometres",
-        )

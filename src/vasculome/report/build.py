@@ -22,9 +22,10 @@ def report_sample(*, config: Mapping[str, Any], sample: str, out: str) -> None:
     check_stores(job, [stage for stage in stages if job.manifest_path(stage).exists()])
     write_sample_report(
         results / sample,
-        sample=row.model_dump(mode="json", exclude_none=True),
+        sample=row.row(),
         stages=stages,
-        parameters=run.model_dump(mode="json")[row.modality],
+        # A volume of slices has no settings of its own.
+        parameters=run.model_dump(mode="json").get(row.modality, {}),
         benchmarks_dir=results / "benchmarks" / sample,
         out=Path(out),
     )

@@ -1,4 +1,4 @@
-"""Charts on white: distributions with their median, residuals, singular values."""
+"""Charts on white: distributions with their median, residuals."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from vasculome.report.panels import DPI
 
 _SIZE_IN = (5.6, 3.4)
 _THREE_SIZE_IN = (9.6, 3.1)
-_BAR = "#3b6ea5"
-_MARK = "#c8553d"
-_TEXT = "#222222"
+BAR = "#3b6ea5"
+MARK = "#c8553d"
+TEXT = "#222222"
 _BARS = 60
 _LONGEST_TAIL_PERCENT = 99.7
 """Percentile where a histogram ends; how much lies beyond is written on it."""
@@ -32,24 +32,27 @@ _HEADROOM = 1.35
 """Height of such a histogram over its tallest bar: words stand above the bars."""
 
 
-def _white(size_in: tuple[float, float]) -> Figure:
+def white_figure(size_in: tuple[float, float]) -> Figure:
+    """Return an empty figure on white."""
     figure = Figure(figsize=size_in, dpi=DPI, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _chart(title: str) -> tuple[Figure, Axes]:
-    figure = _white(_SIZE_IN)
+def white_chart(title: str) -> tuple[Figure, Axes]:
+    """Return a figure of one chart."""
+    figure = white_figure(_SIZE_IN)
     axes = figure.add_subplot()
-    _style(axes, title)
+    style(axes, title)
     return figure, axes
 
 
-def _style(axes: Axes, title: str) -> None:
+def style(axes: Axes, title: str) -> None:
+    """Make axes look like those of all charts."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#888888")
-    axes.tick_params(colors=_TEXT, labelsize=9, color="#888888")
-    axes.set_title(title, fontsize=10, loc="left", color=_TEXT)
+    axes.tick_params(colors=TEXT, labelsize=9, color="#888888")
+    axes.set_title(title, fontsize=10, loc="left", color=TEXT)
 
 
 def histogram(
@@ -83,7 +86,7 @@ def histogram(
     total = distribution.weight.sum()
     if not total > 0:
         raise ValueError("a histogram needs some weight")
-    figure, axes = _chart(title)
+    figure, axes = white_chart(title)
     width = distribution.bin_width
     shown = distribution.quantile(_LONGEST_TAIL_PERCENT / 100) + 1
     together = max(1, math.ceil(shown / _BARS), math.ceil(narrowest_bar / width - 1e-9))
@@ -93,16 +96,16 @@ def histogram(
     bars[-1] = distribution.weight[end - together : end].sum()
     start = -0.5 if whole_numbers else 0.0
     edges = width * (np.arange(len(bars) + 1) * together + start)
-    axes.stairs(100 * bars / total, edges, fill=True, color=_BAR, lw=0)
+    axes.stairs(100 * bars / total, edges, fill=True, color=BAR, lw=0)
     lower, median, upper = (
         width * (distribution.quantile(q) + start + 0.5) for q in (0.25, 0.5, 0.75)
     )
-    axes.axvspan(lower, upper, color=_MARK, alpha=0.12, lw=0, zorder=0)
-    axes.axvline(median, color=_MARK, lw=1.4)
+    axes.axvspan(lower, upper, color=MARK, alpha=0.12, lw=0, zorder=0)
+    axes.axvline(median, color=MARK, lw=1.4)
     axes.set_xlim(min(0, edges[0]), edges[-1])
     axes.set_ylim(0, None)
-    axes.set_xlabel(f"{label} ({unit})", fontsize=9, color=_TEXT)
-    axes.set_ylabel(f"{counted} (%)", fontsize=9, color=_TEXT)
+    axes.set_xlabel(f"{label} ({unit})", fontsize=9, color=TEXT)
+    axes.set_ylabel(f"{counted} (%)", fontsize=9, color=TEXT)
     beyond = 100 * distribution.weight[end:].sum() / total
     lines = [
         f"median {median:.4g} {unit}",
@@ -110,32 +113,7 @@ def histogram(
         f"{distribution.count:,} {values}",
         *([f"{beyond:.1g} % beyond the axis"] if beyond > 0 else []),
     ]
-    _note(axes, "\n".join(lines))
-    return figure
-
-
-def singular_values(
-    values: NDArray[np.floating], *, first_kept: int, title: str = "Clutter filter"
-) -> Figure:
-    """Return the singular values of the acquisition in decibels, and the part that was kept.
-
-    Parameters
-    ----------
-    values
-        Singular values, largest first, shape (n,), positive.
-    first_kept
-        Index, from 0, of the first singular value that the filter keeps as blood.
-    """
-    figure, axes = _chart(title)
-    order = np.arange(1, len(values) + 1)
-    decibels = 20 * np.log10(np.maximum(values, values[0] * 1e-12) / values[0])
-    axes.plot(order, decibels, color=_BAR, lw=1.4)
-    axes.axvspan(0.5, first_kept + 0.5, color=_MARK, alpha=0.12, lw=0)
-    axes.axvline(first_kept + 0.5, color=_MARK, lw=1.2)
-    axes.set_xlim(0.5, len(values) + 0.5)
-    axes.set_xlabel("singular value, by size", fontsize=9, color=_TEXT)
-    axes.set_ylabel("size (dB below the first)", fontsize=9, color=_TEXT)
-    _note(axes, f"left of the line: removed as tissue ({first_kept})")
+    note(axes, "\n".join(lines))
     return figure
 
 
@@ -155,7 +133,7 @@ def residuals(
     """
     if not len(residuals_px):
         raise ValueError("a histogram needs some pairs")
-    figure = _white(_THREE_SIZE_IN)
+    figure = white_figure(_THREE_SIZE_IN)
     all_axes = figure.subplots(1, 3, sharey=True)
     reach = float(np.percentile(np.abs(residuals_px), _LONGEST_TAIL_PERCENT, method="higher"))
     # One scale for all axes, and none so fine that it shows rounding errors.
@@ -164,28 +142,29 @@ def residuals(
     bars = 2 * int(np.clip(np.sqrt(len(residuals_px)), 4, 20)) + 1
     edges = np.linspace(-reach, reach, bars + 1)
     for axis, axes, along, step in zip("zyx", all_axes, residuals_px.T, spacing_um, strict=True):
-        _style(axes, f"Residuals along {axis}")
+        style(axes, f"Residuals along {axis}")
         counts = np.histogram(along, edges)[0]
-        axes.stairs(counts, edges, fill=True, color=_BAR, lw=0)
+        axes.stairs(counts, edges, fill=True, color=BAR, lw=0)
         axes.axvline(0, ymax=1 / _HEADROOM, color="#888888", lw=0.6)
         axes.set_xlim(-reach, reach)
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], prune="both"))
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.set_xlabel(f"position less offset (px; 1 px is {step:g} µm)", fontsize=9, color=_TEXT)
+        axes.set_xlabel(f"position less offset (px; 1 px is {step:g} µm)", fontsize=9, color=TEXT)
         root = float(np.sqrt(np.square(along).mean()))
         lines = [f"RMS {root:.2g} px = {root * step:.2g} µm"]
         beyond = len(along) - int(counts.sum())
         if beyond:
             lines.append(f"{beyond:,} beyond the axis")
-        _note(axes, "\n".join(lines))
-    all_axes[0].set_ylabel("pairs", fontsize=9, color=_TEXT)
+        note(axes, "\n".join(lines))
+    all_axes[0].set_ylabel("pairs", fontsize=9, color=TEXT)
     all_axes[0].set_ylim(0, _HEADROOM * all_axes[0].get_ylim()[1])
     many = f"{len(residuals_px):,} pairs" + f", {left_out:,} outliers left out" * (left_out > 0)
-    figure.suptitle(many, fontsize=9, color=_TEXT, x=0.01, ha="left")
+    figure.suptitle(many, fontsize=9, color=TEXT, x=0.01, ha="left")
     return figure
 
 
-def _note(axes: Axes, text: str) -> None:
+def note(axes: Axes, text: str) -> None:
+    """Write into the upper right corner."""
     axes.annotate(
         text,
         (0.98, 0.96),
@@ -193,5 +172,6 @@ def _note(axes: Axes, text: str) -> None:
         ha="right",
         va="top",
         fontsize=9,
-        color=_TEXT,
+        color=TEXT,
+        bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1.5},
     )

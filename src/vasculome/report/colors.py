@@ -113,7 +113,6 @@ FLAT_FIELD = _on_black(matplotlib.colormaps["cividis"])
 TILE_STATES = {
     "placed": ("#22364d", "#55779c"),
     "stage": ("#6b4700", "#ffb000"),
-    "blank": ("#4a4a4a", "#a8a8a8"),
     "dark": ("#000000", "#a8a8a8"),
 }
 """Face and edge of a tile by its state; hatching tells them apart without colour."""

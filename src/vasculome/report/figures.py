@@ -259,11 +259,17 @@ def _draw_map(
     draw_color_bar(panel, cmap=cmap, norm=norm, label=label, extend="max" if clipped else "neither")
 
 
-def ulm_speed(speed_mm_s: Volume, *, density: Volume) -> Figure:
+def ulm_speed(
+    speed_mm_s: Volume,
+    *,
+    density: Volume,
+    title: str = "Flow speed",
+    label: str = "speed (mm/s)",
+) -> Figure:
     """Return speeds as colour, with brightness from density: slow and rare do not look alike."""
     layout = views(speed_mm_s.extent_um, main="xz")
     figure, (panel,) = black_panels(
-        panel_extent_um(layout), titles=["Flow speed"], panel_width_in=_WIDE_IN, legends=[True]
+        panel_extent_um(layout), titles=[title], panel_width_in=_WIDE_IN, legends=[True]
     )
     speeds = _flat(speed_mm_s, layout)
     norm = Normalize(
@@ -275,7 +281,7 @@ def ulm_speed(speed_mm_s: Volume, *, density: Volume) -> Figure:
         [_shaded(colors.SPEED(norm(v)), b) for v, b in zip(speeds, shades, strict=True)],
         layout,
     )
-    draw_speed_legend(panel, cmap=colors.SPEED, norm=norm, label="speed (mm/s)")
+    draw_speed_legend(panel, cmap=colors.SPEED, norm=norm, label=label)
     return figure
 
 

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
-from vasculome.report import charts, figures
+from vasculome.report import charts, figures, flow_charts, psf_charts
 from vasculome.report.album import Album
 from vasculome.report.distribution import Distribution
 from vasculome.report.projections import Volume
 from vasculome.report.sources import MAX_MAP_VOXELS, read_manifest, read_volume
+from vasculome.storage.bundles import read_bundle
 from vasculome.storage.omezarr import open_image
 from vasculome.storage.tables import iter_parts
 
 TRACKS = "tracks"
+QUALITY, CURVES = "quality", "curves.npz"
+CALIBRATION, BOUNDS, PSF = "calibration", "bounds.npz", "psf.npz"
 
 SPEED_BIN_MM_S = 0.1
 """As the stage counts speeds, so that both give the same median."""
 
+_PSF_SOURCES = {
+    "estimated": ", the mean of isolated bubbles in the first block of frames, aligned",
+    "gaussian": ", a Gaussian as configured",
+    "simulated": ", simulated for the configured probe",
+    "file": ", as given in a file",
+}
 _LINE_OF_SIGHT = " Of a volume: the mean along the line of sight, weighted by density."
 
 
@@ -36,18 +43,28 @@ def flow_album(folder: Path) -> Album:
     """
     album = Album()
     _density(album, folder)
-    _speed_and_direction(album, folder)
+    _speed(album, folder)
+    _direction(album, folder)
+    _axial_velocity(album, folder)
     _track_charts(album, folder / TRACKS)
-    summary = (read_manifest(folder, "localize") or {}).get("summary", {})
-    album.add(
-        "singular_values",
-        what="curve of singular values",
-        needs=[],
-        draw=functools.partial(_draw_singular_values, summary),
-        caption="Singular values of the first block of frames: those left of the line were "
-        "removed as tissue.",
-        alt="Falling curve of singular values in decibels, with the cut between tissue and blood.",
-    )
+    _quality_charts(album, folder)
+    _clutter_chart(album, folder)
+    _psf_chart(album, folder)
+    return album
+
+
+def slices_album(folder: Path) -> Album:
+    """Draw the maps of a volume of 2-D slices; what flows across them is not known.
+
+    Raises
+    ------
+    UserError
+        As `flow_album`.
+    """
+    album = Album()
+    _density(album, folder)
+    _speed(album, folder)
+    _axial_velocity(album, folder)
     return album
 
 
@@ -78,7 +95,7 @@ def _density(album: Album, folder: Path) -> None:
     )
 
 
-def _speed_and_direction(album: Album, folder: Path) -> None:
+def _speed(album: Album, folder: Path) -> None:
     density = _path(folder, "density")
     album.add(
         "speed",
@@ -89,6 +106,24 @@ def _speed_and_direction(album: Album, folder: Path) -> None:
         "speeds share a colour. Volumes appear as maximum projections along each axis.",
         alt="Map of flow speed in mm/s, from blue (slow) to red (fast).",
     )
+    album.add(
+        "speed_error",
+        what="map of the error of speed",
+        needs=[_path(folder, "speed_error"), density],
+        draw=lambda: figures.ulm_speed(
+            _read(folder, "speed_error"),
+            density=_read(folder, "density"),
+            title="Standard error of the mean speed",
+            label="standard error (mm/s)",
+        ),
+        caption="Standard error of the mean speed, from how the speeds of different microbubbles "
+        "scatter in each pixel; black where fewer than two passed. Brightness is density.",
+        alt="Map of the standard error of the mean speed in mm/s.",
+    )
+
+
+def _direction(album: Album, folder: Path) -> None:
+    density = _path(folder, "density")
     names = [f"velocity_{axis}" for axis in "zyx"]
     if not _path(folder, "velocity_y").exists() and _is_plane(density):
         names.remove("velocity_y")
@@ -103,6 +138,10 @@ def _speed_and_direction(album: Album, folder: Path) -> None:
         "down, up is toward the probe. Brightness is the density of microbubbles." + _LINE_OF_SIGHT,
         alt="Map of flow direction, with a colour wheel as legend.",
     )
+
+
+def _axial_velocity(album: Album, folder: Path) -> None:
+    density = _path(folder, "density")
     album.add(
         "axial_velocity",
         what="map of axial velocity",
@@ -173,8 +212,73 @@ def _draw_lengths(folder: Path) -> Drawing | str:
     )
 
 
-def _draw_singular_values(summary: Mapping[str, Any]) -> Drawing | str:
-    if "singular_values" not in summary or "keep_from" not in summary:
-        return "the stage localize recorded no singular values"
-    values = np.asarray(summary["singular_values"], float)
-    return charts.singular_values(values, first_kept=summary["keep_from"] - 1)
+def _quality_charts(album: Album, folder: Path) -> None:
+    curves = folder / QUALITY / CURVES
+    summary = (read_manifest(folder, "ulm_quality") or {}).get("summary", {})
+    album.add(
+        "resolution",
+        what="curve of resolution",
+        needs=[curves],
+        draw=lambda: flow_charts.resolution(
+            read_bundle(curves), resolution_um=summary.get("resolution_um")
+        ),
+        caption="Correlation, at each spatial frequency, of two maps, of the tracks that begin in "
+        "every other stretch of time. Where it falls below the half-bit threshold lies the "
+        "resolution; as each map holds half of the tracks, that of the whole is somewhat better.",
+        alt="Fourier ring correlation falling with spatial frequency, and the half-bit threshold.",
+    )
+    album.add(
+        "saturation",
+        what="curve of saturation",
+        needs=[curves],
+        draw=lambda: flow_charts.saturation(
+            read_bundle(curves),
+            plateau_percent=summary.get("plateau_percent"),
+            time_to_90_s=summary.get("time_to_90_s"),
+        ),
+        caption="Part of the map that tracks have crossed, after each block of frames, and the "
+        "exponential that fits it best: what lies beyond the acquisition is extrapolated.",
+        alt="Part of the map that is filled, rising with time of acquisition.",
+    )
+
+
+def _clutter_chart(album: Album, folder: Path) -> None:
+    summary = (read_manifest(folder, "calibrate") or {}).get("summary", {})
+    bounds = folder / CALIBRATION / BOUNDS
+    if "keep_from" not in summary:
+        album.missing.append("No singular vectors: the clutter filter made no use of any.")
+        return
+    album.add(
+        "clutter",
+        what="picture of the clutter filter",
+        needs=[bounds],
+        draw=functools.partial(flow_charts.clutter, read_bundle(bounds), summary),
+        caption="Singular vectors of the first block of frames; those between the red lines were "
+        "kept. Tissue is strong, slow (its spectral centroid is low), and alike in space (the "
+        "first bright square); blood makes the second square. Noise lies below the dotted line.",
+        alt="Size, mean frequency and similarity of singular vectors, with the cuts between "
+        "tissue, blood and noise.",
+        detailed=True,
+    )
+
+
+def _psf_chart(album: Album, folder: Path) -> None:
+    summary = (read_manifest(folder, "calibrate") or {}).get("summary", {})
+    if "psf_unknown_because" in summary:
+        album.missing.append(
+            f"The echo of a single bubble is not known: {summary['psf_unknown_because']}."
+        )
+        return
+    psf = folder / CALIBRATION / PSF
+    source = _PSF_SOURCES.get(summary.get("psf", ""), "")
+    album.add(
+        "psf",
+        what="picture of the echo of a bubble",
+        needs=[psf],
+        draw=lambda: psf_charts.psf(read_bundle(psf)),
+        caption=f"Envelope of the echo of a single bubble{source}, by depth. The ellipse is where "
+        "it has fallen to a half; its diameters are written below.",
+        alt="Envelope of the point spread function in decibels for each depth band, with its "
+        "width at half of the maximum.",
+        detailed=True,
+    )

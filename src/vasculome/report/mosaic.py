@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vasculome.errors import UserError
 from vasculome.geometry import Spacing
+from vasculome.report.sources import read_manifest
 from vasculome.storage.bundles import read_bundle
 from vasculome.storage.tables import read_table
 
@@ -36,7 +37,7 @@ class Tiles:
     part
         Which tiles the pairs hold together; 0 is the largest part.
     state
-        ``"placed"``, ``"stage"``, ``"blank"`` or ``"dark"``, for each tile.
+        ``"placed"``, ``"stage"`` or ``"dark"``, for each tile.
     stage_outlier
         Whether the stage misreported the tile.
     missing_planes
@@ -137,6 +138,8 @@ class Mosaic:
         Light over the camera's field, as it was taken out; None where it was not estimated.
     blank_planes
         Planes of each tile that have the same value throughout, missing ones included.
+    light_fault
+        Why the light was left as it is although its correction was asked for; empty if it was not.
     spacing_um
         Distance between voxels (z, y, x).
     """
@@ -147,6 +150,7 @@ class Mosaic:
     gain: NDArray[np.float64]
     shading: Shading | None
     blank_planes: NDArray[np.int_]
+    light_fault: str
     spacing_um: Spacing
 
 
@@ -169,6 +173,7 @@ def read_mosaic(folder: Path, *, spacing_um: Sequence[float]) -> Mosaic:
         _read_gains(folder / GAINS, tiles.names),
         _read_shading(folder / SHADING) if (folder / SHADING).exists() else None,
         _count_blank(folder / BLANK_PLANES, len(tiles.names)),
+        _light_fault(folder),
         tuple(float(s) for s in spacing_um),
     )
 
@@ -238,6 +243,11 @@ def _count_blank(path: Path, count: int) -> NDArray[np.int_]:
     rows = read_table(path, ["tile"])["tile"]
     _check_rows(rows, count, where=path)
     return np.bincount(rows, minlength=count)
+
+
+def _light_fault(folder: Path) -> str:
+    manifest = read_manifest(folder, "illuminate") or {}
+    return manifest.get("summary", {}).get("light_not_corrected") or ""
 
 
 def _read_shading(path: Path) -> Shading:

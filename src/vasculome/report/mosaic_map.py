@@ -33,11 +33,10 @@ _SMALLEST_FRAMED = 12
 """Dots a side of tiles that have a frame."""
 
 _FRAME = "#5a5a5a"
-_HATCHES = {"stage": "////", "blank": "....", "dark": "xxxx"}
+_HATCHES = {"stage": "////", "dark": "xxxx"}
 _STATE_WORDS = {
     "placed": "placed by\noverlaps",
     "stage": "placed by\nthe stage",
-    "blank": "blank",
     "dark": "dark, left out",
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from vasculome import __version__
 from vasculome.report.album import Album, write_figures
-from vasculome.report.flow_pictures import flow_album
+from vasculome.report.flow_pictures import flow_album, slices_album
 from vasculome.report.page import KeyNumber, Section, Table, render_page
 from vasculome.report.sources import read_benchmark, read_manifest
 from vasculome.report.stitching_pictures import stitching
@@ -16,8 +16,17 @@ from vasculome.report.vessel_pictures import vessel_album
 from vasculome.report.words import MISSING, flatten_keys, heading, number, words
 from vasculome.storage.shards import write_bytes_atomic
 
-_ALBUMS = {"microscopy": vessel_album, "ultrasound": flow_album}
-_CHARTS = ("radius_histogram", "speed_histogram", "track_length_histogram", "singular_values")
+_ALBUMS = {"microscopy": vessel_album, "ultrasound": flow_album, "slices": slices_album}
+_KINDS = {"slices": "Volume of ultrasound slices"}
+_CHARTS = (
+    "radius_histogram",
+    "speed_histogram",
+    "track_length_histogram",
+    "resolution",
+    "saturation",
+    "clutter",
+    "psf",
+)
 _MB_PER_MIB = 1.048576
 
 
@@ -60,6 +69,8 @@ def write_sample_report(
         section, stitching_album = stitching(sample_dir, spacing_um=sample["spacing_um"])
         write_figures(stitching_album, sample_dir / "figures")
         sections.append(section)
+    if summaries.get("join_slices") is not None:
+        sections.append(_slices_section(summaries["join_slices"]))
     sections += [
         _results_section(summaries),
         _cost_section(benchmarks_dir, stages),
@@ -67,7 +78,7 @@ def write_sample_report(
     ]
     page = render_page(
         str(sample["sample"]),
-        f"{str(sample['modality']).capitalize()} sample",
+        _KINDS.get(sample["modality"], f"{str(sample['modality']).capitalize()} sample"),
         sections,
         f"Made by vasculome {__version__}.",
         key_numbers=[
@@ -93,6 +104,14 @@ KEY_NUMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("track", "tracks"),
         ("track", "median_length_frames"),
         ("track", "median_speed_mm_s"),
+        ("ulm_quality", "resolution_um"),
+        ("ulm_quality", "time_to_90_s"),
+    ),
+    "slices": (
+        ("join_slices", "slices"),
+        ("join_slices", "planes"),
+        ("join_slices", "plane_spacing_um"),
+        ("join_slices", "saturation_percent"),
     ),
 }
 """Stage and key, in the summary of its manifest, of the numbers that stand for a sample."""
@@ -126,6 +145,22 @@ def _picture_sections(album: Album) -> list[Section]:
     ]
 
 
+def _slices_section(summary: Mapping[str, Any]) -> Section:
+    """Tell where each slice lies; what they show is told on their own pages."""
+    slices: Sequence[Mapping[str, Any]] = summary["slice_table"]
+    return Section(
+        "Slices",
+        "Each plane of the volume is that of the nearest slice.",
+        tables=[
+            Table(
+                "Slices of the volume, from the lowest elevation",
+                [heading(key) for key in slices[0]],
+                [[words(value) for value in row.values()] for row in slices],
+            )
+        ],
+    )
+
+
 def _results_section(summaries: Mapping[str, Mapping[str, Any] | None]) -> Section:
     missing = [stage for stage, summary in summaries.items() if summary is None]
     rows = [
@@ -142,8 +177,10 @@ def _results_section(summaries: Mapping[str, Mapping[str, Any] | None]) -> Secti
 
 
 def _is_long(value: Any) -> bool:
-    """Tell whether a value is a curve rather than a number for a table."""
-    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 6
+    """Tell whether a value is a curve or a table rather than a number for a table."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return False
+    return len(value) > 6 or any(isinstance(item, Mapping) for item in value)
 
 
 def _cost_section(folder: Path, stages: Sequence[str]) -> Section:
@@ -193,10 +230,7 @@ def _settings_section(sample: Mapping[str, Any], parameters: Mapping[str, Any]) 
     def rows(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [(key, words(value)) for key, value in flatten_keys(content).items()]
 
-    return Section(
-        "Settings",
-        tables=[
-            Table("The sample, from the sample sheet", ("column", "value"), rows(sample)),
-            Table("Parameters of the run", ("key", "value"), rows(parameters)),
-        ],
-    )
+    tables = [Table("The sample, from the sample sheet", ("column", "value"), rows(sample))]
+    if parameters:
+        tables.append(Table("Parameters of the run", ("key", "value"), rows(parameters)))
+    return Section("Settings", tables=tables)

@@ -116,7 +116,7 @@ def _draw_residuals(mosaic: Mosaic) -> Drawing | str:
 
 def _draw_flat_field(mosaic: Mosaic) -> Drawing | str:
     if mosaic.shading is None:
-        return f"there is no {SHADING}: the light was taken as it is"
+        return mosaic.light_fault or f"there is no {SHADING}: the light was taken as it is"
     if np.ptp(mosaic.shading.flat) == 0:
         return "none was taken out of the tiles"
     return flat_field_figure(mosaic.shading, spacing_um=mosaic.spacing_um)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vasculome.errors import some_of
 from vasculome.report.mosaic import EDGES, TILES, Mosaic
 from vasculome.report.page import Alert, Table
 from vasculome.report.words import MISSING
@@ -23,7 +24,7 @@ _TILE_NUMBER = re.compile(r"\btile \d+\b")
 
 
 def alerts(mosaic: Mosaic) -> list[Alert]:
-    """Return what nobody may overlook: tiles placed by the stage, and tiles left out."""
+    """Return what nobody may overlook: tiles placed by the stage or left out, and light."""
     tiles, found = mosaic.tiles, []
     count = len(tiles.names)
     adrift = np.flatnonzero(tiles.by_stage)
@@ -44,6 +45,13 @@ def alerts(mosaic: Mosaic) -> list[Alert]:
                 f"Tiles: {_names(mosaic, dark)}.",
             )
         )
+    if mosaic.light_fault:
+        found.append(
+            Alert(
+                "Light left as it is.",
+                f"Neither a flat field nor gains could be found, as {mosaic.light_fault}.",
+            )
+        )
     return found
 
 
@@ -60,7 +68,6 @@ def summary(mosaic: Mosaic) -> str:
     rejected = len(edges.ends) - accepted
     states = {
         "placed by the stage": tiles.by_stage,
-        "blank": tiles.state == "blank",
         "dark": tiles.state == "dark",
         "misreported by the stage": tiles.stage_outlier,
     }
@@ -124,8 +131,7 @@ def fault_table(mosaic: Mosaic) -> Table | None:
     pairs = _unused(mosaic)
     found: list[tuple[str, Sequence[int] | NDArray[np.int_], Callable[[int], str]]] = [
         ("placed by the stage", np.flatnonzero(tiles.by_stage), tiles.names.__getitem__),
-        ("blank: nothing to register", _of_state(mosaic, "blank"), tiles.names.__getitem__),
-        ("dark: left out", _of_state(mosaic, "dark"), tiles.names.__getitem__),
+        ("dark: left out", np.flatnonzero(tiles.state == "dark"), tiles.names.__getitem__),
         (
             "misreported by the stage",
             misreported,
@@ -145,7 +151,7 @@ def fault_table(mosaic: Mosaic) -> Table | None:
         ("rejected pairs", [k for k in pairs if not edges.accepted[k]], _pair_namer(mosaic)),
     ]
     rows = [
-        (what, f"{len(which):,}", _list([name(int(k)) for k in which[:MOST_NAMES]], len(which)))
+        (what, f"{len(which):,}", some_of([name(int(k)) for k in which], most=MOST_NAMES))
         for what, which, name in found
         if len(which)
     ]
@@ -153,10 +159,6 @@ def fault_table(mosaic: Mosaic) -> Table | None:
         return None
     caption = f"What is wrong, by name; where there are more than {MOST_NAMES}, all are in "
     return Table(f"{caption}{TILES} and {EDGES}", ("kind", "count", "which"), rows)
-
-
-def _of_state(mosaic: Mosaic, state: str) -> NDArray[np.int_]:
-    return np.flatnonzero(mosaic.tiles.state == state)
 
 
 def _largest_first(which: NDArray[np.bool_], size: NDArray[np.generic]) -> NDArray[np.int_]:
@@ -167,10 +169,10 @@ def _largest_first(which: NDArray[np.bool_], size: NDArray[np.generic]) -> NDArr
 def _unused(mosaic: Mosaic) -> list[int]:
     """Return the pairs that hold no tile: outliers, then what was rejected without an excuse.
 
-    A blank or dark tile explains why its pairs were rejected.
+    A dark tile explains why its pairs were rejected.
     """
     edges = mosaic.edges
-    excused = np.isin(mosaic.tiles.state[edges.ends], ["blank", "dark"]).any(axis=1)
+    excused = (mosaic.tiles.state[edges.ends] == "dark").any(axis=1)
     rows = np.flatnonzero(~edges.used)
     misfit = np.nan_to_num(edges.misfit_px[rows], nan=0.0)
     order = np.lexsort((-misfit, excused[rows], ~edges.accepted[rows]))
@@ -246,12 +248,7 @@ def pair_name(mosaic: Mosaic, k: int) -> str:
 
 
 def _names(mosaic: Mosaic, rows: NDArray[np.int_]) -> str:
-    return _list([mosaic.tiles.names[k] for k in rows[:MOST_NAMES]], len(rows))
-
-
-def _list(shown: Sequence[str], count: int) -> str:
-    more = count - len(shown)
-    return ", ".join(shown) + (f" and {more:,} more" if more else "")
+    return some_of([mosaic.tiles.names[k] for k in rows], most=MOST_NAMES)
 
 
 def _many(count: int, what: str) -> str:

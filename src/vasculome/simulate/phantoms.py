@@ -146,6 +146,46 @@ def mosaic_phantom(
     return MosaicPhantom(tiles, starts, nominal, gains, lumen > 0.5)
 
 
+def artery_and_vein(
+    field_um: Sequence[float],
+    *,
+    rng: np.random.Generator,
+    origin_um: Sequence[float] | None = None,
+) -> VesselGraph:
+    """Grow an artery and a vein that fill a field of view but for 6 % at each edge.
+
+    Blood enters at up to 40 mm/s at the axis of the widest vessels; the vein's flow is that of an
+    artery turned round, towards its root.
+
+    Parameters
+    ----------
+    field_um
+        Size of the field along z, [y,] x.
+    origin_um
+        Where the field begins; 0 by default.
+    """
+    field = np.asarray(field_um, dtype=np.float64)
+    margin = 0.06 * field
+    trees = []
+    for side, n_terminals in ((0.32, 110), (0.71, 80)):
+        inlet = (field - 2 * margin) / 2
+        inlet[0], inlet[-1] = 0.0, side * (field - 2 * margin)[-1]
+        tree = grow_tree(
+            field - 2 * margin,
+            n_terminals=n_terminals,
+            root_radius_um=0.9 * n_terminals ** (1 / 3) * 16,
+            inlet_um=inlet,
+            root_speed_mm_s=20.0,
+            tortuosity=0.4,
+            segment_um=20.0,
+            rng=rng,
+        )
+        start = margin if origin_um is None else margin + origin_um
+        trees.append(replace(tree, positions_um=tree.positions_um + start))
+    artery, vein = trees
+    return merge([artery, replace(vein, edges=vein.edges[:, ::-1])])
+
+
 @dataclass(frozen=True)
 class UltrasoundPhantom:
     """A simulated acquisition: IQ to be read once, its truth, and what a header would say.
@@ -185,31 +225,11 @@ def ultrasound_phantom(
 ) -> UltrasoundPhantom:
     """Return bubbles in an artery and a vein, seen by a 15.6 MHz array at 1 kHz.
 
-    Pixels are half a wavelength. Blood enters at up to 40 mm/s at the axis of the widest vessels;
-    the vein's flow is the artery's turned round, towards its root. ``shape`` may have two or three
-    axes.
+    Pixels are half a wavelength; ``shape`` may have two or three axes.
     """
     rng = np.random.default_rng(seed)
     spacing_um = (wavelength_um / 2,) * len(shape)
-    field_um = np.multiply(shape, spacing_um)
-    margin = 0.06 * field_um
-    trees = []
-    for side, n_terminals in ((0.32, 110), (0.71, 80)):
-        inlet = (field_um - 2 * margin) / 2
-        inlet[0], inlet[-1] = 0.0, side * (field_um - 2 * margin)[-1]
-        tree = grow_tree(
-            field_um - 2 * margin,
-            n_terminals=n_terminals,
-            root_radius_um=0.9 * n_terminals ** (1 / 3) * 16,
-            inlet_um=inlet,
-            root_speed_mm_s=20.0,
-            tortuosity=0.4,
-            segment_um=20.0,
-            rng=rng,
-        )
-        trees.append(replace(tree, positions_um=tree.positions_um + margin))
-    artery, vein = trees
-    vessels = merge([artery, replace(vein, edges=vein.edges[:, ::-1])])
+    vessels = artery_and_vein(np.multiply(shape, spacing_um), rng=rng)
     bubbles = flow_on_graph(
         vessels,
         n_frames=n_frames,

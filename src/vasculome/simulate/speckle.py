@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
-from vasculome.simulate.echoes import PointSpread
+from vasculome.simulate.echoes import Psf
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Tissue:
 
     Two speckle patterns S1, S2 (white noise filtered by the point spread function) turn into each
     other, and displacement u along z turns their phase:
-    (S1 cos θ(t) + S2 sin θ(t)) · exp(−4πi u(z, t)/λ), as sub-wavelength motion does. The frames
-    have low rank in time.
+    (S1 cos θ(t) + S2 sin θ(t)) · exp(−ik u(z, t)) with the pulse's carrier k, about 4π/λ, as
+    sub-wavelength motion does. The frames have low rank in time.
     """
 
     def __init__(
@@ -48,12 +47,19 @@ class Tissue:
         shape: Sequence[int],
         *,
         spacing_um: Sequence[float],
-        psf: PointSpread,
+        psf: Psf,
         frame_rate_hz: float,
         motion: TissueMotion,
         rng: np.random.Generator,
+        origin_um: Sequence[float] | None = None,
     ) -> None:
-        self._patterns = [_speckle(shape, spacing_um, psf, rng) for _ in range(2)]
+        patterns = (
+            psf.speckle(
+                shape, spacing_um=spacing_um, origin_um=origin_um or [0.0] * len(shape), rng=rng
+            )
+            for _ in range(2)
+        )
+        self._patterns = [p / np.sqrt(np.mean(np.abs(p) ** 2)) for p in patterns]
         self._psf = psf
         self._frame_rate_hz = frame_rate_hz
         self._motion = motion
@@ -81,23 +87,5 @@ class Tissue:
         turn = number / (self._frame_rate_hz * self._motion.decorrelation_s)
         first, second = self._patterns
         pattern = math.cos(turn) * first + math.sin(turn) * second
-        phase = -4 * math.pi / self._psf.wavelength_um * self.displacement_um(number)
+        phase = -self._psf.carrier_rad_um * self.displacement_um(number)
         return (pattern * np.exp(1j * phase)).astype(np.complex64)
-
-
-def _speckle(
-    shape: Sequence[int],
-    spacing_um: Sequence[float],
-    psf: PointSpread,
-    rng: np.random.Generator,
-) -> NDArray[np.complex128]:
-    """Return fully developed speckle with the point spread function's grain and carrier."""
-    depth_um = np.arange(shape[0]) * spacing_um[0]
-    lateral = psf.lateral_sigma_um + psf.lateral_growth * float(depth_um.mean())
-    sigma = [psf.axial_sigma_um, *[lateral] * (len(shape) - 1)]
-    voxels = [s / p for s, p in zip(sigma, spacing_um, strict=True)]
-    grain = gaussian_filter(rng.normal(size=shape), voxels)
-    grain = grain + 1j * gaussian_filter(rng.normal(size=shape), voxels)
-    carrier = np.exp(4j * math.pi * depth_um / psf.wavelength_um)
-    grain *= carrier.reshape(-1, *[1] * (len(shape) - 1))
-    return grain / np.sqrt(np.mean(np.abs(grain) ** 2))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vasculome.config import Sample
+from vasculome.config import Sample, SliceStack
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class StageEntry:
     Attributes
     ----------
     modality
-        Of the samples that have the stage.
+        Of the samples that have the stage; ``"slices"`` for volumes that slices make together.
     inputs
-        Stages that come before it, where the sample has them.
+        Stages that come before it, where the sample has them; of a volume: stages of its slices.
     tiled
         Whether only samples have the stage that are made of tiles.
     """
@@ -40,13 +40,16 @@ CATALOG: dict[str, StageEntry] = {
     "skeleton": StageEntry("microscopy", ("mask",)),
     "vessel_maps": StageEntry("microscopy", ("mask", "skeleton")),
     "ingest_iq": StageEntry("ultrasound", ()),
-    "localize": StageEntry("ultrasound", ("ingest_iq",)),
+    "calibrate": StageEntry("ultrasound", ("ingest_iq",)),
+    "localize": StageEntry("ultrasound", ("ingest_iq", "calibrate")),
     "track": StageEntry("ultrasound", ("ingest_iq", "localize")),
     "ulm_maps": StageEntry("ultrasound", ("ingest_iq", "localize", "track")),
+    "ulm_quality": StageEntry("ultrasound", ("ingest_iq", "localize", "track")),
+    "join_slices": StageEntry("slices", ("ulm_maps",)),
 }
 
 
-def stages_of(sample: Sample) -> tuple[str, ...]:
+def stages_of(sample: Sample | SliceStack) -> tuple[str, ...]:
     """Return the names of the sample's stages, in the order in which they run."""
     return tuple(
         name

@@ -1,9 +1,13 @@
-"""Placed raw tiles → the light's shape over the field, each tile's brightness, blank planes."""
+"""Placed raw tiles → the light's shape over the field, each tile's brightness, blank planes.
+
+Blank planes are looked for whether light is corrected or not: fusion leaves them out.
+"""
 
 from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +22,7 @@ from vasculome.compute.memory import MemoryBound
 from vasculome.config import LightConfig, RunConfig
 from vasculome.readers.tile_set import TileSet
 from vasculome.stages.job import Job, Outcome, content_of
+from vasculome.stages.level_tables import read_fields, read_overlaps
 from vasculome.stages.place import EDGES, PLACEMENT, TILES
 from vasculome.stages.raw_tiles import LazyTile, mapped_tiles, raw_fingerprint_of, shapes_of
 from vasculome.stages.stitch_tables import vectors
@@ -25,20 +30,24 @@ from vasculome.stages.whole import write_whole
 from vasculome.stitching.blank import find_blank_planes
 from vasculome.stitching.illumination import Shading, estimate_shading, solve_gains
 from vasculome.stitching.levels import (
-    FieldSample,
     OverlapSample,
     sample_field,
     sample_overlap,
+    spread,
 )
 from vasculome.stitching.register import find_pairs
 from vasculome.storage.bundles import write_bundle
 from vasculome.storage.tables import part_path, read_table, write_table
+
+log = logging.getLogger(__name__)
 
 LEVELS = "levels"
 LIGHT = "light"
 GAINS = "gains.parquet"
 BLANK_PLANES = "blank_planes.parquet"
 SHADING = "shading.npz"
+NO_OVERLAP = "no two tiles show the same sample where they overlap"
+"""Why there is neither a flat field nor a gain, though they were asked for."""
 _TOGETHER = 8
 _VOICES = 256
 """Tiles and overlaps from which the flat field is found, spread over all of them."""
@@ -76,13 +85,17 @@ def run(job: Job) -> Outcome:
     placed = read_table(job.folder / PLACEMENT / TILES)
     levels, light = job.folder / LEVELS, job.folder / LIGHT
     chosen = job.config.microscopy.stitch.light
-    lit = set(np.flatnonzero(placed["state"] != "dark").tolist())
-    pairs = _pairs(job, tiles, placed) if chosen.flat_field or chosen.gains else []
+    lit = np.flatnonzero(placed["state"] != "dark").tolist()
+    wanted = chosen.flat_field or chosen.gains
+    pairs = _pairs(job, tiles, placed) if wanted else []
+    if not chosen.gains:
+        pairs = _voices(pairs)
+    fields = frozenset(_voices(lit) if pairs else ())
     parts = math.ceil(len(tiles.names) / _TOGETHER) + math.ceil(len(pairs) / _TOGETHER)
     with job.cluster() as cluster:
         sampled = map_tiles(
             functools.partial(_sample, folder=levels),
-            itertools.chain(_tile_parts(tiles), _pair_parts(tiles, placed, pairs)),
+            itertools.chain(_tile_parts(tiles, fields), _pair_parts(tiles, placed, pairs)),
             total=parts,
             store=levels,
             digest=job.digest(),
@@ -90,19 +103,22 @@ def run(job: Job) -> Outcome:
             label="illuminate",
         )
     result = write_whole(
-        functools.partial(_solve, tiles, lit, len(pairs), chosen, levels, light),
+        functools.partial(_solve, tiles, len(pairs), chosen, levels, light),
         store=light,
         digest=job.digest(),
     )
+    if reason := result.record["light_not_corrected"]:
+        log.warning("%s: light not corrected: %s", job.sample.sample, reason)
     return Outcome(content_of([*sampled.values(), result]), result.record, (LEVELS, LIGHT))
 
 
 @dataclass(frozen=True)
 class _TilePart:
-    """Some tiles, whose fields are sampled."""
+    """Some tiles, whose blank planes are found; the fields of those in ``fields`` are sampled."""
 
     number: int
     tiles: tuple[tuple[int, LazyTile], ...]
+    fields: frozenset[int]
 
     @property
     def id(self) -> str:
@@ -129,10 +145,19 @@ def _pairs(job: Job, tiles: TileSet, placed: dict[str, NDArray[Any]]) -> list[tu
     return list(zip(*(edges[k][edges["used"]].tolist() for k in "ij"), strict=True))
 
 
-def _tile_parts(tiles: TileSet) -> Iterator[_TilePart]:
+def _voices(candidates: Sequence[Any]) -> list[Any]:
+    """Return as many tiles or overlaps as are enough to know the light."""
+    return [candidates[k] for k in spread(0, len(candidates), _VOICES)]
+
+
+def _tile_parts(tiles: TileSet, fields: frozenset[int]) -> Iterator[_TilePart]:
     for number, start in enumerate(range(0, len(tiles.names), _TOGETHER)):
         some = range(start, min(start + _TOGETHER, len(tiles.names)))
-        yield _TilePart(number, tuple((k, LazyTile(tiles.volumes[k])) for k in some))
+        yield _TilePart(
+            number,
+            tuple((k, LazyTile(tiles.volumes[k])) for k in some),
+            fields.intersection(some),
+        )
 
 
 def _pair_parts(
@@ -158,7 +183,7 @@ def _pair_parts(
 def _sample(part: _TilePart | _PairPart, *, folder: Path) -> TileResult:
     """Write the levels of some tiles or overlaps."""
     if isinstance(part, _TilePart):
-        fields = [(k, sample_field(tile)) for k, tile in part.tiles]
+        fields = [(k, sample_field(tile)) for k, tile in part.tiles if k in part.fields]
         blank = [(k, z) for k, tile in part.tiles for z in find_blank_planes(tile)]
         tables = {
             "fields": _columns(
@@ -208,7 +233,6 @@ def _columns(
 
 def _solve(
     tiles: TileSet,
-    lit: set[int],
     pairs: int,
     chosen: LightConfig,
     levels: Path,
@@ -219,17 +243,21 @@ def _solve(
     pair_parts = math.ceil(pairs / _TOGETHER)
     shading, record = None, {"dark_level": None, "field_span_percent": None}
     gains = np.ones(len(tiles.names))
-    if pair_parts:
+    record["light_not_corrected"] = None
+    overlaps = _some_overlaps(levels, pair_parts, pairs)
+    if not overlaps and (chosen.flat_field or chosen.gains):
+        record["light_not_corrected"] = NO_OVERLAP
+    if overlaps:
         shading = estimate_shading(
-            _spread(_fields(levels, tile_parts, lit), len(lit)),
-            _spread(_overlaps(levels, pair_parts), pairs),
+            list(read_fields(levels, tile_parts)),
+            overlaps,
             shapes_of(tiles)[:, 1:].max(0).tolist(),
             dark=chosen.dark_level,
         )
         if not chosen.flat_field:
             shading = Shading(np.ones_like(shading.flat), shading.dark)
         if chosen.gains:
-            gains = solve_gains(_overlaps(levels, pair_parts), len(gains), shading=shading)
+            gains = solve_gains(read_overlaps(levels, pair_parts), len(gains), shading=shading)
         record["dark_level"] = round(shading.dark, 2)
         flat = shading.flat
         record["field_span_percent"] = round(float(100 * (1 - flat.min() / flat.max())), 2)
@@ -250,37 +278,7 @@ def _solve(
     }
 
 
-def _fields(levels: Path, parts: int, lit: set[int]) -> Iterator[FieldSample]:
-    for number in range(parts):
-        table = read_table(part_path(levels / "fields", number))
-        for rows in _runs(table["tile"]):
-            if int(table["tile"][rows][0]) not in lit:
-                continue
-            places = np.stack([table["y"][rows], table["x"][rows]], 1).astype(float)
-            yield FieldSample(places, table["level"][rows].astype(float))
-
-
-def _overlaps(levels: Path, parts: int) -> Iterator[OverlapSample]:
-    for number in range(parts):
-        table = read_table(part_path(levels / "overlaps", number))
-        for rows in _runs(table["i"], table["j"]):
-            yield OverlapSample(
-                int(table["i"][rows][0]),
-                int(table["j"][rows][0]),
-                np.stack([table["y_i"][rows], table["x_i"][rows]], 1).astype(float),
-                np.stack([table["y_j"][rows], table["x_j"][rows]], 1).astype(float),
-                table["level_i"][rows].astype(float),
-                table["level_j"][rows].astype(float),
-            )
-
-
-def _runs(*keys: NDArray[Any]) -> Iterator[slice]:
-    """Yield the rows over which all keys stay the same."""
-    changes = np.any([np.diff(key) != 0 for key in keys], axis=0)
-    cuts = [0, *(np.flatnonzero(changes) + 1).tolist(), len(keys[0])]
-    yield from (slice(a, b) for a, b in itertools.pairwise(cuts) if a < b)
-
-
-def _spread(samples: Iterator[Any], count: int) -> list[Any]:
-    """Return every so many of about ``count`` samples, that many voices at most."""
-    return list(itertools.islice(samples, 0, None, math.ceil(count / _VOICES)))
+def _some_overlaps(levels: Path, parts: int, count: int) -> list[OverlapSample]:
+    """Return every so many of about ``count`` overlaps, as many as are enough."""
+    step = max(1, math.ceil(count / _VOICES))
+    return list(itertools.islice(read_overlaps(levels, parts), 0, None, step))

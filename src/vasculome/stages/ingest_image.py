@@ -29,7 +29,7 @@ from vasculome.stages.raw_tiles import (
 )
 from vasculome.stages.register import search_px
 from vasculome.stages.stitch_tables import vectors
-from vasculome.stages.volume import build_image
+from vasculome.stages.volume import build_image, shard_voxels
 from vasculome.stitching.fuse import covered, fuse
 from vasculome.stitching.illumination import Shading
 from vasculome.storage.bundles import read_bundle
@@ -37,6 +37,7 @@ from vasculome.storage.omezarr import Image, ImageSpec
 from vasculome.storage.tables import read_table
 
 IMAGE = "image.ome.zarr"
+_CELLS_A_TILE = 8
 
 
 def settings(config: RunConfig) -> tuple[StorageConfig]:
@@ -54,10 +55,12 @@ def check(job: Job) -> None:
     check_positions(job, mapped_tiles(job))
 
 
-def largest_shape(job: Job, tiles: TileSet) -> tuple[int, ...]:
-    """Return the shape (z, y, x) that the volume of ``tiles`` has at most."""
+def expected_shape(job: Job, tiles: TileSet) -> tuple[int, ...]:
+    """Return the shape (z, y, x) of the volume of ``tiles``, with the stage's errors on each side.
+
+    It is a little larger where errors of the stage add up from tile to tile.
+    """
     extent = nominal_starts(tiles, job.sample.spacing_um) + shapes_of(tiles)
-    # Tiles may be placed that far from where the stage says, on either side.
     margin = 2 * np.array(search_px(job)) if len(tiles.names) > 1 else 0
     return tuple((np.ceil(extent.max(0)).astype(int) + margin).tolist())
 
@@ -68,11 +71,19 @@ def bound(job: Job) -> MemoryBound:
 
 
 def bound_for(job: Job, tiles: TileSet) -> MemoryBound:
-    """Return the memory bound: what is read of the tiles, the slab, and the encoded shards."""
-    grid = slabs(job, largest_shape(job, tiles), tiles.dtype)
-    read = _most_read(job, tiles, grid)
-    slab = math.prod(grid.core_shape)
+    """Return the memory bound: what is read of the tiles, the slab, and the encoded shards.
+
+    It holds wherever the tiles will be placed, as that sets the volume's shape and the slabs'.
+    """
     itemsize = tiles.dtype.itemsize
+    depth = job.config.storage.shard_zyx[0]
+    if len(tiles.names) == 1:
+        slab = math.prod(slabs(job, expected_shape(job, tiles), tiles.dtype).core_shape)
+    else:
+        slab = max(shard_voxels(job), int(job.config.microscopy.slab_mb * 1e6) // itemsize)
+    # Some planes of the slab are fused at a time; one more is read to interpolate between planes.
+    planes = job.config.storage.chunk_zyx[0] + 1
+    read = _most_covering(job, tiles) * math.ceil(slab * planes / depth)
     light = 8 * math.prod(tiles.volumes[0].shape[1:]) if job.sample.tiled else 0
     # The pyramid and the encoder hold copies of the slab.
     return MemoryBound((read + 3 * slab) * itemsize + light, job.workers)
@@ -227,24 +238,22 @@ def _shading(path: Path, _content: str) -> Shading:
     return Shading(bundle["flat"], float(bundle["dark"]))
 
 
-def _most_read(job: Job, tiles: TileSet, grid: TileGrid) -> int:
-    """Return how many voxels of tiles are read at once for a slab at most."""
-    margin = search_px(job) if len(tiles.names) > 1 else (0, 0, 0)
+def _most_covering(job: Job, tiles: TileSet) -> int:
+    """Return how many tiles lie over one another at most, wherever the stage erred."""
+    if len(tiles.names) == 1:
+        return 1
+    margin = np.array(search_px(job))
+    shapes = shapes_of(tiles)
     starts = np.floor(nominal_starts(tiles, job.sample.spacing_um)).astype(int)
-    voxels = np.zeros(grid.counts, np.int64)
-    for start, volume in zip(starts.tolist(), tiles.volumes, strict=True):
-        # Wherever the tile is placed within the margin, no more of it lies in a slab.
-        reach = Box.of_shape(volume.shape).translate(np.add(start, margin).tolist())
-        reach = reach.grow(margin, grid.domain)
-        touched, lengths = [], []
-        for a, b, size in zip(reach.start, reach.stop, grid.core_shape, strict=True):
-            index = np.arange(a // size, (b - 1) // size + 1)
-            touched.append(slice(index[0], index[-1] + 1))
-            lengths.append(np.minimum(b, (index + 1) * size) - np.maximum(a, index * size))
-        voxels[tuple(touched)] += np.einsum("i,j,k->ijk", *lengths)
-    # One plane more is read to interpolate between planes.
-    share = min(1.0, (job.config.storage.chunk_zyx[0] + 1) / grid.core_shape[0])
-    return math.ceil(voxels.max() * share)
+    # Counted in cells much smaller than a tile; those that touch a cell may all share a voxel.
+    cell = np.maximum(shapes.min(0) // _CELLS_A_TILE, 1)
+    first = starts // cell
+    # Two tiles may come nearer by what their offset may err by.
+    last = (starts + shapes + margin - 1) // cell
+    counts = np.zeros(last.max(0) + 1, np.int32)
+    for low, high in zip(first.tolist(), last.tolist(), strict=True):
+        counts[tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))] += 1
+    return int(counts.max())
 
 
 def slabs(job: Job, shape: tuple[int, ...], dtype: np.dtype) -> TileGrid:

@@ -5,6 +5,7 @@ Workflow scripts call :func:`run_stage`; everything a stage needs to know is in 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import logging
@@ -22,9 +23,9 @@ from typing import Any
 from vasculome import __version__
 from vasculome.compute.cluster import Cluster, open_cluster
 from vasculome.compute.memory import MemoryBound
-from vasculome.config import RunConfig, Sample, parse_config, parse_samples
+from vasculome.config import RunConfig, Sample, SliceStack, parse_config, parse_samples, stacks_of
 from vasculome.errors import UserError
-from vasculome.stages.catalog import inputs_of, stages_of
+from vasculome.stages.catalog import CATALOG, inputs_of, stages_of
 from vasculome.stages.digest import code_digest, digest_of
 from vasculome.storage.ledger import Lease, TileResult, missing_file
 from vasculome.storage.shards import write_json_atomic
@@ -47,7 +48,7 @@ class Job:
 
     stage: str
     config: RunConfig
-    sample: Sample
+    sample: Sample | SliceStack
     threads: int = 1
 
     @property
@@ -88,9 +89,20 @@ class Job:
             raise _bad_manifest(path, stage, f"it lacks {', '.join(sorted(lacking))}")
         return content
 
+    def inputs(self) -> dict[str, Job]:
+        """Return the jobs whose outputs the stage reads: of its sample, or of a volume's slices."""
+        if isinstance(self.sample, Sample):
+            stages = inputs_of(self.stage, self.sample)
+            return {stage: dataclasses.replace(self, stage=stage) for stage in stages}
+        return {
+            f"{row.sample}/{stage}": dataclasses.replace(self, stage=stage, sample=row)
+            for row in self.sample.slices
+            for stage in CATALOG[self.stage].inputs
+        }
+
     def digest(self) -> str:
         """Return what identifies the outputs: code, settings, sample and content of the inputs."""
-        manifests = {name: self.manifest(name) for name in inputs_of(self.stage, self.sample)}
+        manifests = {name: job.manifest(job.stage) for name, job in self.inputs().items()}
         # Stages read the summaries too: the intensity range is in no other file.
         inputs = {name: [m["content"], m["summary"]] for name, m in manifests.items()}
         return digest_of({"identity": self.identity(), "inputs": inputs})
@@ -103,7 +115,7 @@ class Job:
                 "stage": self.stage,
                 "code": code_digest(module.__name__),
                 "settings": [part.model_dump(mode="json") for part in module.settings(self.config)],
-                "sample": self.sample.model_dump(mode="json"),
+                "sample": self.sample.identity(),
                 "raw": module.raw_fingerprint(self) if hasattr(module, "raw_fingerprint") else None,
             }
         )
@@ -146,8 +158,8 @@ def stage_module(stage: str) -> Any:
     return importlib.import_module(f"vasculome.stages.{stage}")
 
 
-def load_run(content: Mapping[str, Any]) -> tuple[RunConfig, tuple[Sample, ...]]:
-    """Return configuration and samples, checked as far as is possible without reading pixels.
+def load_run(content: Mapping[str, Any]) -> tuple[RunConfig, tuple[Sample | SliceStack, ...]]:
+    """Return configuration, samples and volumes of slices, checked without reading pixels.
 
     Raises
     ------
@@ -163,7 +175,8 @@ def load_run(content: Mapping[str, Any]) -> tuple[RunConfig, tuple[Sample, ...]]
         raise UserError(
             f"cannot read the sample sheet: {error}", where=sheet, fix="set 'samples' in the config"
         ) from None
-    return config, parse_samples(text, where=str(sheet))
+    samples = parse_samples(text, where=str(sheet))
+    return config, (*samples, *stacks_of(samples))
 
 
 def _check_writable(results: Path) -> None:
@@ -177,10 +190,13 @@ def _check_writable(results: Path) -> None:
         raise UserError(fault, where=nearest, fix="set 'results' in the config to another folder")
 
 
-def check_sample(config: RunConfig, sample: Sample, *, threads: int = 1) -> None:
+def check_sample(config: RunConfig, sample: Sample | SliceStack, *, threads: int = 1) -> None:
     """Raise UserError where raw data, settings and memory do not fit, from headers alone."""
     stages = stages_of(sample)
-    stage_module(stages[0]).check(Job(stages[0], config, sample))
+    for stage in stages:
+        module = stage_module(stage)
+        if hasattr(module, "check"):
+            module.check(Job(stage, config, sample, threads))
     for stage in stages:
         _check_memory(Job(stage, config, sample, threads))
 
@@ -242,7 +258,8 @@ def execute(job: Job) -> Outcome:
         work on the same stage of the same sample.
     """
     started = time.monotonic()
-    check_stores(job, inputs_of(job.stage, job.sample))
+    for before in job.inputs().values():
+        check_stores(before, [before.stage])
     bound = _check_memory(job)
     log.info("%s of %s: memory bound %s", job.stage, job.sample.sample, bound)
     # The leases of stores end with each store; between them a rerun would take us for dead.

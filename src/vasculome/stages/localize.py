@@ -5,27 +5,35 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vasculome.compute.blocks import TileResult, map_tiles
 from vasculome.compute.memory import MemoryBound
-from vasculome.config import ClutterConfig, LocalizeConfig, RunConfig, Sample, UltrasoundConfig
+from vasculome.config import ClutterConfig, LocalizeConfig, RunConfig, UltrasoundConfig
 from vasculome.errors import UserError
-from vasculome.geometry import Box, Tile, TileGrid
-from vasculome.stages.ingest_iq import IQ, open_raw
+from vasculome.geometry import Tile, TileGrid
+from vasculome.stages.bubbles import bright_bubbles, correlated_bubbles
+from vasculome.stages.calibration import cut_of, filtered_and_correlated, psf_of
+from vasculome.stages.clutter_filter import Cut, filter_bytes, filtered_block, frame_blocks
+from vasculome.stages.ingest_iq import IQ, acquisition, open_raw
 from vasculome.stages.job import Job, Outcome, content_of
 from vasculome.storage.arrays import ShardedArray, open_array
 from vasculome.storage.bundles import write_bundle
 from vasculome.storage.tables import part_path, write_table
-from vasculome.ultrasound.clutter import singular_values, svd_filter
-from vasculome.ultrasound.detect import find_peaks, noise_level
-from vasculome.ultrasound.localize import positions_um, radial_symmetry, weighted_centroid
+from vasculome.ultrasound.columns import Table, axis_names
+from vasculome.ultrasound.fusion import centred_patches, unit_patches
+from vasculome.ultrasound.localize import positions_um
+from vasculome.ultrasound.psf import DepthPsf
 
 DETECTIONS = "detections"
 POWER_SUFFIX = ".power.npz"
-_LOCALIZERS = {"radial_symmetry": radial_symmetry, "weighted_centroid": weighted_centroid}
+IMAGES_SUFFIX = ".images.npz"
+_TABLE_BYTES = 500
+"""Measured, at the most: peak and columns of a bubble; its patch takes 4 to 5 bytes a voxel."""
+
+_THRESHOLDS = {"magnitude": "threshold_snr", "correlation": "min_correlation"}
 
 
 def settings(config: RunConfig) -> tuple[ClutterConfig, LocalizeConfig]:
@@ -34,26 +42,61 @@ def settings(config: RunConfig) -> tuple[ClutterConfig, LocalizeConfig]:
 
 
 def bound(job: Job) -> MemoryBound:
-    """Return the memory bound: a block as read, filtered, and its magnitude, with SVD copies."""
-    shape = open_raw(job).shape
-    (frames,) = frame_blocks(shape[0], job.config.ultrasound.clutter).core_shape
-    return MemoryBound(frames * math.prod(shape[1:]) * (8 + 8 + 8 + 4), job.workers)
+    """Return the memory bound: a block as read, filtered, and its magnitude, with SVD copies.
+
+    Correlation with the echo of a bubble makes one copy more.
+    """
+    raw = open_raw(job)
+    shape, frame_rate_hz = raw.shape, acquisition(job, raw).frame_rate_hz
+    chosen = job.config.ultrasound
+    (frames,) = _blocks(job, shape[0]).core_shape
+    block = (frames, *shape[1:])
+    bubble = _bubble_bytes(chosen.localize, n_dims=len(shape) - 1)
+    correlation = 8 * math.prod(block) if chosen.localize.detect_on == "correlation" else 0
+    return MemoryBound(
+        filter_bytes(block, chosen.clutter, frame_rate_hz=frame_rate_hz)
+        + correlation
+        + frames * chosen.localize.max_per_frame * bubble,
+        job.workers,
+    )
+
+
+def _blocks(job: Job, n_frames: int) -> TileGrid:
+    return frame_blocks(
+        n_frames, job.config.ultrasound.clutter, frames_per_run=job.sample.frames_per_run
+    )
+
+
+def _bubble_bytes(how: LocalizeConfig, *, n_dims: int) -> int:
+    """Return the memory that each bubble takes while it is localized, its image included."""
+    reach = (2 if how.localizer == "correlation_centroid" else 1) * how.half_width_px
+    patch = (2 * reach + 1) ** n_dims
+    return _TABLE_BYTES + 5 * patch + 2 * image_bytes(how, n_dims=n_dims)
+
+
+def image_bytes(how: LocalizeConfig, *, n_dims: int) -> int:
+    """Return the memory of the image of a bubble; 0 where none is kept."""
+    reach = how.image_half_width_px
+    return 0 if reach is None else int(4 * (2 * reach + 1) ** n_dims)
 
 
 def run(job: Job) -> Outcome:
     """Write detections and power Doppler, one part file a block."""
     iq = open_array(job.folder / IQ)
-    grid = frame_blocks(iq.shape[0], job.config.ultrasound.clutter)
+    grid = _blocks(job, iq.shape[0])
     folder = job.folder / DETECTIONS
+    chosen = job.config.ultrasound
+    work = functools.partial(
+        _localize,
+        iq=iq,
+        chosen=chosen,
+        cut=cut_of(job),
+        psf=psf_of(job) if chosen.localize.detect_on == "correlation" else None,
+        folder=folder,
+    )
     with job.cluster() as cluster:
         results = map_tiles(
-            functools.partial(
-                _localize,
-                iq=iq,
-                chosen=job.config.ultrasound,
-                sample=job.sample,
-                folder=folder,
-            ),
+            work,
             grid,
             total=len(grid),
             store=folder,
@@ -67,7 +110,8 @@ def run(job: Job) -> Outcome:
         raise UserError(
             "no microbubble was found in any block",
             where=f"sample {job.sample.sample}",
-            fix="lower ultrasound.localize.threshold_snr or ultrasound.clutter.keep_from",
+            fix=f"lower ultrasound.localize.{_THRESHOLDS[chosen.localize.detect_on]} or "
+            "ultrasound.clutter.keep_from",
         )
     return Outcome(
         content_of(results.values()),
@@ -75,67 +119,52 @@ def run(job: Job) -> Outcome:
             "blocks": len(grid),
             "detections": detections,
             "detections_per_frame": round(detections / iq.shape[0], 2),
-            "keep_from": job.config.ultrasound.clutter.keep_from,
-            "singular_values": next(iter(results.values())).record["singular_values"],
         },
         (DETECTIONS,),
     )
 
 
-def frame_blocks(n_frames: int, clutter: ClutterConfig) -> TileGrid:
-    """Return blocks of frames of nearly equal length: a short last one could not be filtered.
-
-    Raises
-    ------
-    UserError
-        If a block has fewer frames than singular vectors are removed.
-    """
-    blocks = max(1, round(n_frames / clutter.block_frames))
-    length = math.ceil(n_frames / blocks)
-    grid = TileGrid(Box.of_shape((n_frames,)), (length,), (0,))
-    shortest = n_frames - length * (len(grid) - 1)
-    if shortest < clutter.keep_from:
-        raise UserError(
-            f"a block of {shortest} frames has no singular vector {clutter.keep_from}",
-            where="config: ultrasound.clutter",
-            fix="lower keep_from, or change block_frames",
-        )
-    return grid
-
-
 def _localize(
-    tile: Tile, *, iq: ShardedArray, chosen: UltrasoundConfig, sample: Sample, folder: Path
+    tile: Tile,
+    *,
+    iq: ShardedArray,
+    chosen: UltrasoundConfig,
+    cut: Cut | None,
+    psf: DepthPsf | None,
+    folder: Path,
 ) -> TileResult:
     """Filter one block and write its detections and its mean power."""
-    (start,), (stop,) = tile.core.start, tile.core.stop
-    block = iq.read(Box((start,) + (0,) * (len(iq.shape) - 1), (stop, *iq.shape[1:])))
-    keep_to = chosen.clutter.keep_to
-    filtered = svd_filter(
-        block,
-        keep_from=chosen.clutter.keep_from,
-        keep_to=None if keep_to is None else min(keep_to, len(block)),
-    )
-    record: dict[str, Any] = {}
-    if start == 0:
-        # One block shows where tissue ends; the report draws it.
-        record["singular_values"] = [float(f"{v:.4g}") for v in singular_values(block)]
-    del block
-    magnitude = np.abs(filtered)
-    del filtered
+    (start,) = tile.core.start
     how = chosen.localize
-    peaks = find_peaks(
-        magnitude,
-        threshold=how.threshold_snr * noise_level(magnitude),
-        half_width=how.half_width_px,
-        max_per_frame=how.max_per_frame,
+    if psf is None:
+        magnitude = np.abs(filtered_block(iq, tile, chosen.clutter, cut))
+        found = bright_bubbles(magnitude, how, first_frame=start)
+    else:
+        filtered, correlation = filtered_and_correlated(
+            iq, tile, clutter=chosen.clutter, cut=cut, psf=psf
+        )
+        magnitude = np.abs(filtered)
+        del filtered
+        found = correlated_bubbles(np.abs(correlation), magnitude, how, first_frame=start)
+    table = positions_um(
+        found, spacing_um=iq.attributes["spacing_um"], origin_um=iq.attributes["origin_um"]
     )
-    found = _LOCALIZERS[how.localizer](
-        magnitude, peaks, half_width=how.half_width_px, first_frame=start
-    )
-    table = positions_um(found, spacing_um=sample.spacing_um, origin_um=sample.origin_um)
     path = part_path(folder, tile.index[0])
     files = {path.name: write_table(path, table)}
     power = path.with_suffix(POWER_SUFFIX)
     mean = np.mean(magnitude**2, axis=0)
     files[power.name] = write_bundle(power, {"power": mean, "frames": np.array(len(magnitude))})
-    return TileResult(files=files, record={**record, "detections": len(table["frame"])})
+    if how.image_half_width_px is not None:
+        images = path.with_suffix(IMAGES_SUFFIX)
+        unit = _images(magnitude, found, first_frame=start, half_width=how.image_half_width_px)
+        files[images.name] = write_bundle(images, {"patch": unit})
+    return TileResult(files=files, record={"detections": len(table["frame"])})
+
+
+def _images(
+    magnitude: NDArray[np.float32], found: Table, *, first_frame: int, half_width: int
+) -> NDArray[np.float32]:
+    """Return the images of bubbles, centred on them, of norm 1: what pairing compares."""
+    position_px = np.stack([found[axis] for axis in axis_names(magnitude.ndim - 1)], axis=1)
+    frame = found["frame"] - first_frame
+    return unit_patches(centred_patches(magnitude, frame, position_px, half_width=half_width))

@@ -16,7 +16,7 @@ from vasculome.compute.memory import MemoryBound
 from vasculome.config import RunConfig, SegmentConfig
 from vasculome.geometry import Box, Tile, TileGrid
 from vasculome.stages.enhance import CANDIDATES
-from vasculome.stages.ingest_image import largest_shape
+from vasculome.stages.ingest_image import expected_shape
 from vasculome.stages.job import Job, Outcome
 from vasculome.stages.raw_tiles import mapped_tiles
 from vasculome.stages.volume import build_image, like, shard_voxels
@@ -39,7 +39,7 @@ def bound(job: Job) -> MemoryBound:
     The main process holds the faces of two layers of tiles while it joins them.
     """
     shard = job.config.storage.shard_zyx
-    shape = largest_shape(job, mapped_tiles(job))
+    shape = expected_shape(job, mapped_tiles(job))
     layer = [math.ceil(n / s) for n, s in zip(shape[1:], shard[1:], strict=True)]
     faces = 2 * 4 * 2 * sum(math.prod(shard) // n for n in shard) * math.prod(layer)
     workers = MemoryBound(shard_voxels(job) * (1 + 1 + 4 * 3 + 1), job.workers)

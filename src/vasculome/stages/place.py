@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vasculome.compute.memory import MemoryBound
 from vasculome.config import PairsConfig, PositionsConfig, RunConfig
-from vasculome.errors import UserError
+from vasculome.errors import UserError, some_of
 from vasculome.readers.tile_set import TileSet
 from vasculome.stages.job import Job, Outcome, content_of
 from vasculome.stages.raw_tiles import (
@@ -29,7 +29,7 @@ from vasculome.stages.stitch_tables import edges_of, vector_columns
 from vasculome.stages.whole import write_whole
 from vasculome.stitching.crops import MAX_CROP_PX, crop_pair, worst_and_median
 from vasculome.stitching.levels import dark_tiles
-from vasculome.stitching.place import Placement, place
+from vasculome.stitching.place import DisconnectedTilesError, Placement, place
 from vasculome.stitching.register import Edge
 from vasculome.storage.bundles import write_bundle
 from vasculome.storage.tables import read_parts, write_table
@@ -72,7 +72,7 @@ def run(job: Job) -> Outcome:
     result = write_whole(functools.partial(_place, job, folder), store=folder, digest=job.digest())
     for state, what in (("stage", "placed by the stage"), ("dark", "dark and left out")):
         if names := result.record[f"{state}_tiles"]:
-            log.warning("%s: %d tiles %s: %s", job.sample.sample, len(names), what, _some(names))
+            log.warning("%s: %d tiles %s: %s", job.sample.sample, len(names), what, some_of(names))
     return Outcome(content_of([result]), result.record, (PLACEMENT,))
 
 
@@ -92,31 +92,24 @@ def _place(job: Job, folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
         )
     else:
         dark = np.zeros(len(nominal), bool)
-    placement = place(
-        edges,
-        nominal,
-        # The search range is what the user thinks the stage's largest error is.
-        stage_sigma=[n / 2 for n in search_px(job)],
-        outlier_px=chosen.outlier_px,
-        allow_stage_positions=True,
-    )
+    try:
+        placement = place(
+            edges,
+            nominal,
+            # The search range is what the user thinks the stage's largest error is.
+            stage_sigma=[n / 2 for n in search_px(job)],
+            outlier_px=chosen.outlier_px,
+            left_out=dark,
+            allow_stage_positions=chosen.allow_stage_positions or not by_pairs,
+        )
+    except DisconnectedTilesError as error:
+        strays = [tiles.names[k] for part in error.parts for k in part]
+        raise _refuse(job, strays) from None
     # Whole voxels are copied, not interpolated: the stage knows no fractions.
     starts = placement.starts if by_pairs else np.rint(nominal)
-    # A part of dark tiles may be as large as any, and does not count.
-    largest = int(np.argmax(np.bincount(placement.parts, weights=~dark)))
-    parts = np.where(
-        placement.parts == largest, 0, np.where(placement.parts == 0, largest, placement.parts)
-    )
-    state = np.where(dark, "dark", np.where(parts > 0, "stage", "placed"))
+    state = np.where(dark, "dark", np.where(placement.parts > 0, "stage", "placed"))
     if not by_pairs:
         state[:] = "stage"
-    strays = [tiles.names[k] for k in np.flatnonzero(state == "stage")] if by_pairs else []
-    if strays and not chosen.allow_stage_positions:
-        raise _refuse(job, strays)
-    if dark.all():
-        raise UserError(
-            "all tiles are dark", where=job.sample.path, fix="check the channel and the raw files"
-        )
     starts = starts - starts[~dark].min(0)
     files = {
         TILES: write_table(
@@ -126,7 +119,7 @@ def _place(job: Job, folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
                 **vector_columns("nominal", nominal),
                 **vector_columns("start", starts),
                 **vector_columns("shape", shapes_of(tiles)),
-                "part": parts.astype(np.int32),
+                "part": placement.parts.astype(np.int32),
                 "state": state,
                 "stage_outlier": np.isin(np.arange(len(nominal)), placement.stage_outliers),
                 "missing_planes": _missing(mapped_tiles(job)),
@@ -198,15 +191,11 @@ def _missing(tiles: TileSet) -> NDArray[np.int32]:
 
 def _refuse(job: Job, strays: Sequence[str]) -> UserError:
     return UserError(
-        f"no pair joins {len(strays)} tiles to the rest: {_some(strays)}",
+        f"no pair joins {len(strays)} tiles to the rest: {some_of(strays)}",
         where=job.sample.path,
         fix="look at microscopy.stitch.pairs, or set microscopy.stitch.positions."
         "allow_stage_positions: true to place them by the stage",
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (" and others" if len(names) > 5 else "")
 
 
 def _rounded(value: float) -> float:

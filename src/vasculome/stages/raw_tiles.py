@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vasculome.config import Sample
-from vasculome.errors import UserError
+from vasculome.errors import UserError, some_of
 from vasculome.geometry import Box
 from vasculome.readers.acquisition import open_acquisition
-from vasculome.readers.tile_set import Acquisition, TileSet, Volume, refuse_isolated_tiles
+from vasculome.readers.tile_set import Acquisition, TileSet, Volume
 from vasculome.stages.job import Job
+from vasculome.stitching.place import connected_parts
+from vasculome.stitching.register import MIN_OVERLAP_PX, find_pairs
 
 _SPARSE = 10.0
 
@@ -122,5 +124,29 @@ def check_positions(job: Job, tiles: TileSet) -> None:
             where=where,
             fix="set microscopy.stitch.light.flat_field: false",
         )
-    if job.config.microscopy.stitch.positions.source == "pairs":
-        refuse_isolated_tiles(tiles, spacing_um=job.sample.spacing_um, where=where)
+    chosen = job.config.microscopy.stitch.positions
+    if chosen.source == "pairs" and not chosen.allow_stage_positions:
+        _refuse_strays(tiles, starts, shapes, where)
+
+
+def _refuse_strays(
+    tiles: TileSet, starts: NDArray[np.float64], shapes: NDArray[np.int64], where: Path
+) -> None:
+    """Raise UserError that names tiles which no pair can join to the rest."""
+    pairs = np.array(find_pairs(starts, shapes), int).reshape(-1, 2)
+    count = len(starts)
+    alone = ~np.isin(np.arange(count), pairs)
+    apart = connected_parts(pairs, np.ones(count, bool)) > 0
+    strays = alone if alone.any() else apart
+    if count == 1 or not strays.any():
+        return
+    whom = "no other" if alone.any() else "none of the rest"
+    names = some_of([tiles.names[k] for k in np.flatnonzero(strays)])
+    least = " × ".join(map(str, MIN_OVERLAP_PX))
+    raise UserError(
+        f"{strays.sum()} of {count} tiles overlap {whom}: {names}",
+        where=where,
+        fix=f"neighbours must share {least} voxels at least: check positions, overlap, stage_axes "
+        "and spacing_um, all lengths in micrometres; or set microscopy.stitch.positions."
+        "allow_stage_positions: true",
+    )

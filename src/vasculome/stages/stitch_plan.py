@@ -14,8 +14,11 @@ from vasculome.stages import illuminate, ingest_image, place, register
 from vasculome.stages.job import Job
 
 _PAIR_S = 0.25
+_PLANE_S = 0.001
 _FUSED_MB_S = 60.0
-"""Seconds a pair and megabytes a second on one core of 2025 (benchmarks/stitching.py)."""
+"""Seconds a pair, seconds a raw plane that is looked at whether it is blank (25 times that where
+it is compressed in one piece), and megabytes a second, on one core of 2025
+(benchmarks/stitching.py)."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class StitchPlan:
     raw_gb, volume_gb
         Size of the raw data and of the volume, uncompressed, 10⁹ bytes.
     shape
-        Voxels (z, y, x) of the volume, at most.
+        Voxels (z, y, x) of the volume, see `vasculome.stages.ingest_image.expected_shape`.
     shards, slabs
         Files of the finest level, and pieces of work that write them.
     bounds
@@ -53,7 +56,7 @@ class StitchPlan:
         z, y, x = self.shape
         return [
             f"raw data      {self.tiles} tiles, {self.raw_gb:,.1f} GB, {self.pairs} pairs overlap",
-            f"volume        {z} x {y} x {x} voxels at most, {self.volume_gb:,.1f} GB uncompressed",
+            f"volume        about {z} x {y} x {x} voxels, {self.volume_gb:,.1f} GB uncompressed",
             f"on disk       {self.shards} shards, written in {self.slabs} pieces",
             *(f"{stage:<14}{bound}" for stage, bound in self.bounds.items()),
             f"time          about {self.hours:.1f} h, if the disks keep up",
@@ -91,10 +94,11 @@ def plan_stitching(
     stages = {"register": register, "place": place, "illuminate": illuminate}
     stages["ingest_image"] = ingest_image
     job = Job("ingest_image", config, sample, threads)
-    shape = ingest_image.largest_shape(job, tiles)
+    shape = ingest_image.expected_shape(job, tiles)
     pairs = len(register.pairs_of(job, tiles))
     volume_gb = math.prod(shape) * tiles.dtype.itemsize / 1e9
-    seconds = (pairs * _PAIR_S + 1000 * volume_gb / _FUSED_MB_S) / job.workers
+    planes = len(tiles.names) * tile_shape[0]
+    seconds = pairs * _PAIR_S + planes * _PLANE_S + 1000 * volume_gb / _FUSED_MB_S
     return StitchPlan(
         tiles=len(tiles.names),
         pairs=pairs,
@@ -104,5 +108,5 @@ def plan_stitching(
         shards=math.prod(-(-n // s) for n, s in zip(shape, config.storage.shard_zyx, strict=True)),
         slabs=len(ingest_image.slabs(job, shape, tiles.dtype)),
         bounds={name: module.bound_for(job, tiles) for name, module in stages.items()},
-        hours=seconds / 3600,
+        hours=seconds / job.workers / 3600,
     )

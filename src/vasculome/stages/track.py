@@ -11,18 +11,25 @@ from vasculome.compute.blocks import TileResult, scan_blocks
 from vasculome.compute.memory import MemoryBound
 from vasculome.config import RunConfig, TrackConfig
 from vasculome.errors import UserError
-from vasculome.geometry import Tile, TileGrid
+from vasculome.geometry import Tile
+from vasculome.stages.clutter_filter import frame_blocks
 from vasculome.stages.ingest_iq import IQ, open_raw
 from vasculome.stages.job import Job, Outcome, content_of
-from vasculome.stages.localize import DETECTIONS, frame_blocks
+from vasculome.stages.localize import DETECTIONS, IMAGES_SUFFIX, image_bytes
 from vasculome.storage.arrays import open_array
+from vasculome.storage.bundles import read_bundle
 from vasculome.storage.tables import iter_parts, part_path, read_table, write_table
-from vasculome.ultrasound.smooth import add_velocities, smooth
-from vasculome.ultrasound.track import LinkRule, State, advance, finish, start
+from vasculome.ultrasound.columns import Table
+from vasculome.ultrasound.fusion import FusionWeights
+from vasculome.ultrasound.kalman import ConstantVelocity
+from vasculome.ultrasound.smooth import add_velocities, smooth, smooth_plainly
+from vasculome.ultrasound.track import LinkRule, State, advance, end_all, start
 
 TRACKS = "tracks"
 SPEED_BIN_MM_S = 0.1
 _DETECTION_BYTES = 500
+"""Of a detection while tracks end: 320 measured in 2-D, 430 in 3-D; its image is there 5 times."""
+_IMAGES = 5
 
 
 def settings(config: RunConfig) -> tuple[TrackConfig]:
@@ -31,41 +38,66 @@ def settings(config: RunConfig) -> tuple[TrackConfig]:
 
 
 def bound(job: Job) -> MemoryBound:
-    """Return the memory bound: the detections of a block, as tables and as open tracks."""
-    (frames,) = frame_blocks(open_raw(job).shape[0], job.config.ultrasound.clutter).core_shape
-    detections = frames * job.config.ultrasound.localize.max_per_frame
-    return MemoryBound(2 * detections * _DETECTION_BYTES, 1)
+    """Return the memory bound: the detections of a block, and those of the tracks still open."""
+    shape = open_raw(job).shape
+    chosen = job.config.ultrasound
+    (frames,) = frame_blocks(
+        shape[0], chosen.clutter, frames_per_run=job.sample.frames_per_run
+    ).core_shape
+    open_frames = chosen.track.max_length_frames + chosen.track.max_gap_frames + 1
+    detections = min(frames + open_frames, shape[0]) * chosen.localize.max_per_frame
+    images = image_bytes(chosen.localize, n_dims=len(shape) - 1) if _compares(chosen.track) else 0
+    return MemoryBound(detections * (_DETECTION_BYTES + _IMAGES * images), 1)
 
 
 def run(job: Job) -> Outcome:
     """Write tracks, one part file a block: the tracks that ended in it."""
     iq = open_array(job.folder / IQ)
-    grid = frame_blocks(iq.shape[0], job.config.ultrasound.clutter)
-    chosen = job.config.ultrasound.track
-    rule = LinkRule(
-        frame_rate_hz=iq.attributes["frame_rate_hz"],
-        max_speed_mm_s=chosen.max_speed_mm_s,
-        max_gap_frames=chosen.max_gap_frames,
-        min_length=chosen.min_length_frames,
+    grid = frame_blocks(
+        iq.shape[0], job.config.ultrasound.clutter, frames_per_run=job.sample.frames_per_run
     )
+    chosen = job.config.ultrasound.track
+    rule = link_rule(chosen, frame_rate_hz=iq.attributes["frame_rate_hz"])
+    reach = job.config.ultrasound.localize.image_half_width_px
+    n_dims = len(iq.shape) - 1
+    patch_size = (2 * (reach or 0) + 1) ** n_dims if _compares(chosen) else 0
     folder = job.folder / TRACKS
     _, results = scan_blocks(
         functools.partial(
             _link,
             detections=job.folder / DETECTIONS,
             folder=folder,
-            grid=grid,
+            run_frames=iq.attributes["frames_per_run"],
             rule=rule,
-            sigma_frames=chosen.smooth_sigma_frames,
+            chosen=chosen,
         ),
         grid,
         total=len(grid),
-        initial_state=start(len(iq.shape) - 1),
+        initial_state=start(n_dims, patch_size=patch_size),
         store=folder,
         digest=job.digest(),
         label="track",
     )
     return Outcome(content_of(results.values()), _summary(job, folder), (TRACKS,))
+
+
+def link_rule(chosen: TrackConfig, *, frame_rate_hz: float) -> LinkRule:
+    """Return the rule by which bubbles are linked with these settings."""
+    kalman = chosen.kalman
+    return LinkRule(
+        frame_rate_hz=frame_rate_hz,
+        max_speed_mm_s=chosen.max_speed_mm_s,
+        max_gap_frames=chosen.max_gap_frames,
+        min_length=chosen.min_length_frames,
+        max_length=chosen.max_length_frames,
+        weights=FusionWeights(**chosen.weights.model_dump()),
+        motion=None if kalman is None else ConstantVelocity(**kalman.model_dump()),
+    )
+
+
+def _compares(chosen: TrackConfig) -> bool:
+    """Tell whether links weigh what bubbles look like."""
+    return chosen.weights.correlation > 0
 
 
 def _link(
@@ -74,23 +106,38 @@ def _link(
     *,
     detections: Path,
     folder: Path,
-    grid: TileGrid,
+    run_frames: int,
     rule: LinkRule,
-    sigma_frames: float,
+    chosen: TrackConfig,
 ) -> tuple[State, TileResult]:
-    """Carry the tracks through one block of frames, and write those that ended."""
+    """Carry the tracks through one block of frames, and write those that ended.
+
+    All end where a run of frames does: what comes after the pause is another bubble.
+    """
     number = tile.index[0]
     (stop,) = tile.core.stop
-    found = read_table(part_path(detections, number))
+    part = part_path(detections, number)
+    found = read_table(part)
+    if _compares(chosen):
+        found |= read_bundle(part.with_suffix(IMAGES_SUFFIX))
     state, ended = advance(state, found, stop_frame=stop, rule=rule)
-    if number == len(grid) - 1:
-        last = finish(state, rule=rule)
+    if stop % run_frames == 0:
+        state, last = end_all(state, rule=rule)
         ended = {name: np.concatenate([ended[name], last[name]]) for name in ended}
-    tracks = add_velocities(
-        smooth(ended, sigma_frames=sigma_frames), frame_rate_hz=rule.frame_rate_hz
-    )
+    tracks = _smoothed(ended, chosen, frame_rate_hz=rule.frame_rate_hz)
     path = part_path(folder, number)
     return state, TileResult({path.name: write_table(path, tracks)})
+
+
+def _smoothed(tracks: Table, chosen: TrackConfig, *, frame_rate_hz: float) -> Table:
+    """Return smoothed tracks with velocities."""
+    sigma = chosen.smooth_sigma_frames
+    if chosen.smoothing == "gaussian":
+        return add_velocities(
+            smooth_plainly(tracks, sigma_frames=sigma), frame_rate_hz=frame_rate_hz
+        )
+    moving = add_velocities(tracks, frame_rate_hz=frame_rate_hz, sigma_frames=sigma)
+    return smooth(moving, sigma_frames=sigma)
 
 
 def _summary(job: Job, folder: Path) -> dict[str, float | int]:

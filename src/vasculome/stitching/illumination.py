@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.polynomial.legendre import legvander
@@ -17,7 +16,12 @@ from numpy.typing import NDArray
 
 from vasculome.stitching.levels import FieldSample, OverlapSample
 from vasculome.stitching.network import Floats, Network
+from vasculome.stitching.weighted_median import weighted_median
 
+_DEGREE = 4
+_TERMS = [(p, q) for p in range(_DEGREE + 1) for q in range(_DEGREE + 1 - p) if p + q]
+"""Degree of the flat field's polynomial, and the orders in y and x of its terms but for the
+constant."""
 _ROUNDS = 12
 _DARK_START = 0.5
 _DARK_STOP = 0.95
@@ -55,7 +59,6 @@ def estimate_shading(
     overlaps: Sequence[OverlapSample],
     shape_yx: Sequence[int],
     *,
-    degree: int = 4,
     dark: float | None = None,
 ) -> Shading:
     """Return the flat field that explains overlaps and mean levels best.
@@ -70,11 +73,10 @@ def estimate_shading(
         Of one channel, from `sample_field` and `sample_overlap`; a few hundred are plenty.
     shape_yx
         Voxels of a tile in the plane.
-    degree
-        Of the polynomial in y and x together.
     dark
         Grey level at no light, where it is known. By default the level, between 0 and the
-        darkest seen, at which overlapping blocks differ least.
+        darkest seen, at which overlapping blocks differ least; 0 where levels reach below it, as
+        the camera's level has then been taken off before.
 
     Raises
     ------
@@ -83,11 +85,11 @@ def estimate_shading(
     """
     if not fields and not overlaps:
         raise ValueError("shading needs at least one field or one overlap")
-    coefficients, level = _fit(fields, overlaps, shape_yx, degree, dark)
-    in_y, in_x = (legvander(np.linspace(-1, 1, n), degree) for n in shape_yx)
+    coefficients, level = _fit(fields, overlaps, shape_yx, dark)
+    in_y, in_x = (legvander(np.linspace(-1, 1, n), _DEGREE) for n in shape_yx)
     # Row by column: a plane for each of its terms would take a gigabyte of a large camera.
-    square = np.zeros((degree + 1, degree + 1))
-    for (p, q), coefficient in zip(_terms(degree), coefficients, strict=True):
+    square = np.zeros((_DEGREE + 1, _DEGREE + 1))
+    for (p, q), coefficient in zip(_TERMS, coefficients, strict=True):
         square[p, q] = coefficient
     flat = np.exp(in_y @ square @ in_x.T)
     return Shading((flat / flat.mean()).astype(np.float32), level)
@@ -113,7 +115,7 @@ def solve_gains(overlaps: Iterable[OverlapSample], count: int, *, shading: Shadi
         if valid.any():
             ends.append((sample.i, sample.j))
             logs = np.log(levels[1][valid] / levels[0][valid])
-            ratios.append(_weighted_median(logs, levels[0][valid]))
+            ratios.append(weighted_median(logs, levels[0][valid]))
     if not ends:
         return np.ones(count)
     network = Network(
@@ -131,35 +133,17 @@ def solve_gains(overlaps: Iterable[OverlapSample], count: int, *, shading: Shadi
     return gains
 
 
-def correct(
-    values: NDArray[Any], *, shading: Shading, gain: float = 1.0, where_yx: tuple[slice, slice]
-) -> NDArray[np.float32]:
-    """Return part of a tile as it would look under even light, float32, the dark level kept.
-
-    ``where_yx`` is the part's place in the tile's field.
-    """
-    light = shading.flat[where_yx] * np.float32(gain)
-    corrected: NDArray[np.float32] = (values - np.float32(shading.dark)) / light
-    return corrected + np.float32(shading.dark)
-
-
-def _basis(at: Floats, shape_yx: Sequence[int], degree: int) -> Floats:
-    """Return Legendre polynomials up to ``degree``, but for the constant, at places (n, 2)."""
+def _basis(at: Floats, shape_yx: Sequence[int]) -> Floats:
+    """Return each term of the polynomial, a product of Legendre's, at places (n, 2)."""
     y, x = (2 * at[:, k] / max(n - 1, 1) - 1 for k, n in enumerate(shape_yx))
-    in_y, in_x = legvander(y, degree), legvander(x, degree)
-    return np.stack([in_y[:, p] * in_x[:, q] for p, q in _terms(degree)], 1)
-
-
-def _terms(degree: int) -> list[tuple[int, int]]:
-    """Return the orders in y and x of each term of the polynomial, but for the constant."""
-    return [(p, q) for p in range(degree + 1) for q in range(degree + 1 - p) if p + q]
+    in_y, in_x = legvander(y, _DEGREE), legvander(x, _DEGREE)
+    return np.stack([in_y[:, p] * in_x[:, q] for p, q in _TERMS], 1)
 
 
 def _fit(
     fields: Sequence[FieldSample],
     overlaps: Sequence[OverlapSample],
     shape_yx: Sequence[int],
-    degree: int,
     dark: float | None,
 ) -> tuple[Floats, float]:
     """Return the coefficients of the flat field's logarithm, and the dark level.
@@ -170,20 +154,28 @@ def _fit(
         [float(min(s.levels_i.min(), s.levels_j.min())) for s in overlaps]
         or [float(f.levels.min()) for f in fields]
     )
-    level = _DARK_START * lowest if dark is None else dark
+    level = _DARK_START * max(lowest, 0.0) if dark is None else dark
     if dark is None and not overlaps:
         level = 0.0
-    wanted, precision = _expected_terms(fields, shape_yx, degree, level)
+    wanted, precision = _expected_terms(fields, shape_yx, level)
     if not overlaps:
         return wanted, level
     pair = np.concatenate([np.full(len(s.levels_i), k) for k, s in enumerate(overlaps)])
     field_i, field_j = (np.concatenate([s[k] for s in overlaps]) for k in (2, 3))
     values_i, values_j = (np.concatenate([s[k] for s in overlaps]) for k in (4, 5))
-    design = _basis(field_j, shape_yx, degree) - _basis(field_i, shape_yx, degree)
+    # What is not brighter than no light says nothing of light.
+    lit = np.minimum(values_i, values_j) > level
+    if not lit.any():
+        return wanted, level
+    _, pair = np.unique(pair[lit], return_inverse=True)
+    field_i, field_j, values_i, values_j = (
+        part[lit] for part in (field_i, field_j, values_i, values_j)
+    )
+    design = _basis(field_j, shape_yx) - _basis(field_i, shape_yx)
     coefficients, free = wanted, dark is None and lowest > 0
     fitted = np.zeros(len(pair))
     for _ in range(_ROUNDS):
-        wanted, precision = _expected_terms(fields, shape_yx, degree, level)
+        wanted, precision = _expected_terms(fields, shape_yx, level)
         signal_i, signal_j = (
             np.maximum(v - level, _LEAST_SIGNAL * np.maximum(v, 1)) for v in (values_i, values_j)
         )
@@ -222,7 +214,7 @@ def _pair_means(columns: Floats, pair: NDArray[np.int_], weights: Floats) -> Flo
 
 
 def _expected_terms(
-    fields: Sequence[FieldSample], shape_yx: Sequence[int], degree: int, dark: float
+    fields: Sequence[FieldSample], shape_yx: Sequence[int], dark: float
 ) -> tuple[Floats, Floats]:
     """Return what the mean levels say of each coefficient, and the precision of that.
 
@@ -230,14 +222,14 @@ def _expected_terms(
     which a block shares with its neighbours but not with other tiles. The light's higher orders
     are weaker: that is the prior.
     """
-    orders = np.array([p + q for p in range(degree + 1) for q in range(degree + 1 - p) if p + q])
+    orders = np.array([p + q for p, q in _TERMS])
     prior = 1 / np.square(_PRIOR_SPREAD * (2 / np.maximum(orders, 2)) ** 4)
     prior[orders == 1] = 1 / _PRIOR_TILT**2
     found = []
     for field in fields:
         signal = field.levels - dark
         if signal.min() > _LEAST_SIGNAL * signal.max() > 0:
-            design = _basis(field.places, shape_yx, degree)
+            design = _basis(field.places, shape_yx)
             free = np.concatenate([np.ones((len(design), 1)), design], 1)
             found.append(np.linalg.lstsq(free, np.log(signal), rcond=None)[0][1:])
     if len(found) < _FEWEST_FIELDS:
@@ -245,14 +237,8 @@ def _expected_terms(
     terms = np.array(found)
     middle = np.median(terms, axis=0)
     variance = np.var(terms, axis=0, ddof=1)
-    for order in range(1, degree + 1):
+    for order in range(1, _DEGREE + 1):
         # Terms of one order are alike; together they are enough to know how they vary.
         variance[orders == order] = variance[orders == order].mean()
     precision = len(terms) / (_TILES_A_VOICE * np.maximum(1.57 * variance, 1e-8))
     return precision * middle / (precision + prior), precision + prior
-
-
-def _weighted_median(values: Floats, weights: Floats) -> float:
-    order = np.argsort(values, kind="stable")
-    passed = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(passed, passed[-1] / 2)])

@@ -64,7 +64,7 @@ def sample_field(tile: Tile, *, planes: int = 16) -> FieldSample:
     factors = (1, max(1, height // _FIELD_GRID), max(1, width // _FIELD_GRID))
     means = [
         bin_down(np.asarray(tile[z : z + 1, 0:height, 0:width]), factors)[0]
-        for z in _spread(0, tile.shape[0], planes)
+        for z in spread(0, tile.shape[0], planes)
     ]
     # Planes that hold no image would count as dark ones.
     levels = np.median([m for m in means if np.ptp(m)] or means, axis=0).astype(float)
@@ -131,7 +131,7 @@ def _block_means(
     if shared is None or min(shared.shape[1:]) < _BLOCK:
         return np.full((2, 1, 1, 1), np.nan, np.float32)
     stacks: tuple[list[Any], list[Any]] = ([], [])
-    for z in _spread(shared.start[0], shared.stop[0], planes):
+    for z in spread(shared.start[0], shared.stop[0], planes):
         plane = Box((z, *shared.start[1:]), (z + 1, *shared.stop[1:]))
         other = plane.translate([-s for s in steps])
         for tile, box, stack in ((tile_i, plane, stacks[0]), (tile_j, other, stacks[1])):
@@ -148,7 +148,8 @@ def dark_tiles(
 ) -> NDArray[np.bool_]:
     """Return which tiles hold no image: no offset, and dark where tiles beside them show light.
 
-    A tile of nothing but background is not dark: its neighbours show the same background.
+    A tile of nothing but background is not dark: its neighbours show the same background. Nor is
+    one that shows light anywhere: there is always one that is not dark.
 
     Parameters
     ----------
@@ -165,15 +166,18 @@ def dark_tiles(
     if not known.any():
         return np.zeros(count, bool)
     light = levels[known] - levels[known].min()
+    least = _BRIGHT * np.median(light)
     seen, lost = np.zeros(count, int), np.zeros(count, int)
+    shown = np.zeros(count, bool)
     for side in (0, 1):
         tile, own, other = pairs[known, side], light[:, side], light[:, 1 - side]
-        bright = other > _BRIGHT * np.median(light)
+        bright = other > least
         darker = levels[known, side] < _DARKER * levels[known, 1 - side]
         np.add.at(seen, tile[bright], 1)
         np.add.at(lost, tile[bright & darker & (own < _DARK * other)], 1)
+        shown[tile[(own > least) & (own >= other)]] = True
     held = np.isin(np.arange(count), pairs[accepted])
-    return ~held & (lost > 0) & (2 * lost > seen)
+    return ~held & ~shown & (lost > 0) & (2 * lost > seen)
 
 
 def _middles(counts: Sequence[int], size: Sequence[int]) -> Floats:
@@ -181,7 +185,7 @@ def _middles(counts: Sequence[int], size: Sequence[int]) -> Floats:
     return np.indices(counts).reshape(2, -1).T * size + (np.asarray(size) - 1) / 2
 
 
-def _spread(start: int, stop: int, count: int) -> list[int]:
+def spread(start: int, stop: int, count: int) -> list[int]:
     """Return up to ``count`` whole numbers spread evenly over a range."""
     count = min(count, stop - start)
     return [start + int((2 * k + 1) * (stop - start) / (2 * count)) for k in range(count)]

@@ -68,6 +68,7 @@ def place(
     *,
     stage_sigma: Sequence[float] | float = 20.0,
     outlier_px: float = 1.0,
+    left_out: NDArray[np.bool_] | None = None,
     allow_stage_positions: bool = False,
 ) -> Placement:
     """Return the positions that fit all edges best.
@@ -86,6 +87,9 @@ def place(
         Standard deviation of the stage's error in voxels, one value or one an axis.
     outlier_px
         Misfit, in voxels, up to which an edge is never an outlier.
+    left_out
+        Tiles that will not be used, bool (tiles): nothing needs to join them to the rest, and
+        they make no part larger. None by default.
     allow_stage_positions
         Whether tiles that no edge joins to the rest may be placed by the stage, relative to their
         neighbours where they have any.
@@ -110,8 +114,12 @@ def place(
     used = accepted & ~(far & (weights == 0))
     used = _rejoined(used, accepted, ends, offsets, starts, outlier_px)
 
-    parts = _parts(ends[used], len(nominal))
-    strays = [np.flatnonzero(parts == k).tolist() for k in range(1, int(parts.max(initial=0)) + 1)]
+    counted = np.ones(len(nominal), bool) if left_out is None else ~left_out
+    parts = connected_parts(ends[used], counted)
+    strays = [
+        np.flatnonzero((parts == k) & counted).tolist()
+        for k in range(1, int(parts[counted].max(initial=0)) + 1)
+    ]
     if strays and not allow_stage_positions:
         raise DisconnectedTilesError(strays)
     between = parts[ends[:, 0]] != parts[ends[:, 1]]
@@ -146,7 +154,7 @@ def _rejoined(
     """
     used, starts = used.copy(), starts.copy()
     while True:
-        parts = _parts(ends[used], len(starts))
+        parts = connected_parts(ends[used], np.ones(len(starts), bool))
         joins = np.flatnonzero(accepted & ((parts[ends] == 0).sum(1) == 1))
         if not len(joins):
             return used
@@ -162,11 +170,20 @@ def _rejoined(
             starts[parts == part] += np.median(asked[agree[best]], axis=0)
 
 
-def _parts(ends: NDArray[np.int_], count: int) -> NDArray[np.int64]:
-    """Return the connected part of each tile, the largest first, then in order of tiles."""
-    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
+def connected_parts(ends: NDArray[np.int_], counted: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the connected part of each tile, the largest first, then in order of tiles.
+
+    Parameters
+    ----------
+    ends
+        Tiles i and j of each edge, shape (edges, 2).
+    counted
+        Which tiles make a part large, bool (tiles).
+    """
+    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(counted),) * 2)
     _, labels = connected_components(graph, directed=False)
-    _, first, sizes = np.unique(labels, return_index=True, return_counts=True)
+    _, first = np.unique(labels, return_index=True)
+    sizes = np.bincount(labels, weights=counted)
     rank = np.empty(len(sizes), np.int64)
     rank[np.lexsort((first, -sizes))] = np.arange(len(sizes))
     return rank[labels]

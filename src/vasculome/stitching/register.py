@@ -15,7 +15,10 @@ from vasculome.stitching.bandpass import band_pass
 from vasculome.stitching.coarse import CoarseMatch, match_coarsely
 from vasculome.stitching.slabs import Slab, Tile, read_slabs
 from vasculome.stitching.subpixel import Peak, refine
+from vasculome.stitching.weighted_median import weighted_median
 
+MIN_OVERLAP_PX = (1, 16, 16)
+"""Voxels along (z, y, x) that two tiles must share to be a pair."""
 _SIGMA = 1.0
 _LIMIT = 15.0
 _REACH = (2, 5, 5)
@@ -86,7 +89,7 @@ def find_pairs(
     starts: NDArray[np.floating],
     shapes: Sequence[Sequence[int]],
     *,
-    min_overlap: Sequence[int] = (1, 16, 16),
+    min_overlap: Sequence[int] = MIN_OVERLAP_PX,
 ) -> list[tuple[int, int]]:
     """Return the pairs (i, j), i < j, of tiles that share at least ``min_overlap`` voxels an axis.
 
@@ -167,8 +170,7 @@ def register_pair(
     found = [peak for slab in slabs if (peak := _refined(slab, start)) is not None]
     usable = [peak for peak in found if peak.found and peak.ncc >= min_ncc]
     if not usable:
-        best = max((peak.ncc for peak in found), default=0.0)
-        return _rejected(pair, f"no sub-slab reaches NCC {min_ncc:g} (best {best:.2f})", match)
+        return _rejected(pair, _fine_fault(found, min_ncc), match)
     return _voted(pair, match, start, usable)
 
 
@@ -193,6 +195,14 @@ def _coarse_fault(
     return ""
 
 
+def _fine_fault(found: list[Peak], min_ncc: float) -> str:
+    """Return why no sub-slab has an offset."""
+    best = max((peak.ncc for peak in found), default=0.0)
+    if best < min_ncc:
+        return f"no sub-slab reaches NCC {min_ncc:g} (best {best:.2f})"
+    return f"no sub-slab has a maximum of its NCC near the coarse offset (best {best:.2f})"
+
+
 def _refined(slab: Slab, offset: NDArray[np.int_]) -> Peak | None:
     """Return a sub-slab's best match near ``offset``, relative to it; None if it shares nothing."""
     steps = [int(o) for o in offset]
@@ -212,7 +222,7 @@ def _voted(pair: Pair, match: CoarseMatch, start: NDArray[np.int_], usable: list
     lags = np.array([peak.lag for peak in usable])
     known = np.array([np.diag(peak.information) for peak in usable])
     ncc = np.array([peak.ncc for peak in usable])
-    middle = np.array([_weighted_median(lags[:, k], known[:, k]) for k in range(3)])
+    middle = np.array([weighted_median(lags[:, k], known[:, k]) for k in range(3)])
     sigmas = 1 / np.sqrt(np.maximum(known, 1 / _COARSE_SIGMA_PX**2))
     agrees = (np.abs(lags - middle) <= _VOTE_TOLERANCE_PX + 3 * sigmas).all(1)
     votes = int(agrees.sum())
@@ -262,12 +272,6 @@ def _rejected(pair: Pair, reason: str, match: CoarseMatch | None = None) -> Edge
         accepted=False,
         reason=reason,
     )
-
-
-def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-    order = np.argsort(values, kind="stable")
-    passed = np.cumsum(weights[order] + 1e-12)
-    return float(values[order][np.searchsorted(passed, passed[-1] / 2)])
 
 
 def _triple(values: Sequence[float] | NDArray[np.floating]) -> tuple[float, float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import tifffile
 
 from vasculome.storage.shards import write_bytes_atomic
+from vasculome.storage.tables import part_path, write_table
 
 
 def write_tiff_tiles(
@@ -48,3 +49,36 @@ def write_npy_blocks(
         raise ValueError(f"{at} of {shape[0]} frames were given")
     out.flush()
     half_written.replace(path)
+
+
+def write_acquisition(
+    folder: Path,
+    blocks: Iterable[tuple[npt.NDArray[Any], Mapping[str, npt.NDArray[Any]]]],
+    *,
+    shape: tuple[int, ...],
+) -> None:
+    """Write a simulated acquisition and its truth, never holding more than one block.
+
+    ``iq.npy`` is there once all is written; ``truth/`` holds a part for each block, to be read by
+    `vasculome.storage.tables.read_parts`. What was there before is replaced.
+
+    Parameters
+    ----------
+    folder
+        Where to.
+    blocks
+        Complex frames (frames, z, [y,] x), and columns of the truth about them.
+    shape
+        Of all frames together.
+    """
+    truth = folder / "truth"
+    (folder / "iq.npy").unlink(missing_ok=True)
+    for old in truth.glob("part-*.parquet"):
+        old.unlink()
+
+    def frames() -> Iterator[npt.NDArray[Any]]:
+        for number, (iq, columns) in enumerate(blocks):
+            write_table(part_path(truth, number), columns)
+            yield iq
+
+    write_npy_blocks(folder / "iq.npy", frames(), shape=shape, dtype="complex64")

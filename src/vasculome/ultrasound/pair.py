@@ -36,6 +36,23 @@ def pair(
     ValueError
         If shapes do not fit, or a gate is not positive.
     """
+    before, after, gate = check_points(prev_um, next_um, gate_um)
+    first, column, distance = candidates(before, after, gate)
+    partner = assign(first, column, distance, gate, len(after))
+    i = np.flatnonzero(partner >= 0)
+    return i, partner[i]
+
+
+def check_points(
+    prev_um: NDArray[np.floating], next_um: NDArray[np.floating], gate_um: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return both sets of points and a gate for each of the first, as the kernels take them.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or a gate is not positive.
+    """
     before = np.ascontiguousarray(prev_um, dtype=np.float64)
     after = np.ascontiguousarray(next_um, dtype=np.float64)
     if before.ndim != 2 or after.ndim != 2 or before.shape[1] != after.shape[1]:
@@ -43,10 +60,7 @@ def pair(
     gate = np.ascontiguousarray(np.broadcast_to(np.asarray(gate_um, np.float64), len(before)))
     if not (gate > 0).all():
         raise ValueError("the gate must be positive")
-    first, column, distance = candidates(before, after, gate)
-    partner = assign(first, column, distance, gate, len(after))
-    i = np.flatnonzero(partner >= 0)
-    return i, partner[i]
+    return before, after, gate
 
 
 @njit(cache=True, nogil=True)

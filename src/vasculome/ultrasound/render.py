@@ -14,12 +14,15 @@ from vasculome.ultrasound.columns import Table, axis_names, positions, table_axe
 from vasculome.ultrasound.smooth import track_bounds
 
 Sums = dict[str, NDArray[Any]]
-"""``count`` (int64), ``speed`` and ``vz``, [``vy``,] ``vx`` (float64): sums over passages."""
+"""``count`` (int64), ``speed``, ``speed_squared`` and ``vz``, [``vy``,] ``vx`` (float64).
+
+Sums over passages, in (mm/s)² for the square.
+"""
 
 
 def empty_sums(box: Box) -> Sums:
     """Return sums of nothing over ``box``."""
-    names = ["speed", *(f"v{axis}" for axis in axis_names(box.ndim))]
+    names = _value_names(axis_names(box.ndim))
     return {"count": np.zeros(box.shape, np.int64), **{name: np.zeros(box.shape) for name in names}}
 
 
@@ -73,7 +76,7 @@ def accumulate(
         np.array(box.start),
         np.array(box.shape),
         sums["count"].reshape(-1),
-        tuple(sums[name].reshape(-1) for name in ("speed", *(f"v{axis}" for axis in axes))),
+        tuple(sums[name].reshape(-1) for name in _value_names(axes)),
     )
 
 
@@ -83,21 +86,30 @@ def maps(sums: Sums) -> dict[str, NDArray[np.float32]]:
     Returns
     -------
     float32 maps of the shape of the sums: ``density`` (passages), ``speed_mm_s`` and ``vz_mm_s``,
-    [``vy_mm_s``,] ``vx_mm_s`` (means over passages) and, in 2-D, ``direction_rad``, the angle of
-    the mean velocity from x towards z, i.e. to the right and down, in (−π, π]. All but the density
-    are NaN where nothing passed.
+    [``vy_mm_s``,] ``vx_mm_s`` (means over passages), ``speed_error_mm_s``, the standard error of
+    the mean speed, and, in 2-D, ``direction_rad``, the angle of the mean velocity from x towards
+    z, i.e. to the right and down, in (−π, π]. All but the density are NaN where nothing passed,
+    and the error also where only one bubble did.
     """
     count = np.asarray(sums["count"], np.float64)
     per_passage = np.divide(1, count, out=np.full(count.shape, np.nan), where=count > 0)
     made = {"density": count.astype(np.float32)}
     for name, total in sums.items():
-        if name != "count":
+        if name not in ("count", "speed_squared"):
             made[f"{name}_mm_s"] = (total * per_passage).astype(np.float32)
+    # Rounding may leave less than nothing of equal speeds.
+    scatter = np.maximum(sums["speed_squared"] - sums["speed"] ** 2 * per_passage, 0.0)
+    freedom = np.where(count > 1, count - 1, np.nan)
+    made["speed_error_mm_s"] = np.sqrt(scatter / freedom * per_passage).astype(np.float32)
     if "vy" not in sums:
         # Adding zero turns −0 into 0, which would otherwise be read as −π.
         angle = np.arctan2(sums["vz"] + 0.0, sums["vx"] + 0.0)
         made["direction_rad"] = np.where(count > 0, angle, np.nan).astype(np.float32)
     return made
+
+
+def _value_names(axes: Sequence[str]) -> tuple[str, ...]:
+    return ("speed", *(f"v{axis}" for axis in axes), "speed_squared")
 
 
 def _touching(bounds: NDArray[np.int64], place: NDArray[np.float64], box: Box) -> NDArray[np.int64]:
@@ -193,3 +205,5 @@ def _count_passage(
     count[flat] += 1
     for v in range(len(summed)):
         totals[v][flat] += summed[v] / time if time > 0 else summed[v]
+    speed = summed[0] / time if time > 0 else summed[0]
+    totals[len(summed)][flat] += speed * speed

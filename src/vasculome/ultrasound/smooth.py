@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 
 from vasculome.ultrasound.columns import Table, positions, table_axes
 
@@ -49,20 +52,61 @@ def smooth(tracks: Table, *, sigma_frames: float) -> Table:
     if sigma_frames > 0:
         bounds = track_bounds(tracks)
         frame = np.ascontiguousarray(tracks["frame"], dtype=np.float64)
-        moved = _local_lines(bounds, frame, moved, float(sigma_frames))
-    names = [f"{axis}_um" for axis in table_axes(tracks)]
-    return {**tracks, **{name: moved[:, k].copy() for k, name in enumerate(names)}}
+        moved, _ = _local_lines(bounds, frame, moved, float(sigma_frames), _LENGTH_OVER_SIGMA)
+    return _with_positions(tracks, moved)
 
 
-def add_velocities(tracks: Table, *, frame_rate_hz: float) -> Table:
-    """Add velocities in mm/s: central differences over true times, one-sided at the ends.
+def smooth_plainly(tracks: Table, *, sigma_frames: float) -> Table:
+    """Smooth the positions of tracks with a Gaussian, however short they are.
+
+    For comparison with published maps, which take σ = 5. Points count as if one frame apart, and
+    beyond its ends a track is taken to turn back on itself, which pulls the ends inwards.
+
+    Parameters
+    ----------
+    tracks, sigma_frames
+        As for :func:`smooth`.
+
+    Returns
+    -------
+    The table with smoothed positions.
+
+    Raises
+    ------
+    ValueError
+        If σ is negative.
+
+    Notes
+    -----
+    Source: Chen et al., Improved Microbubble Tracking for Super-Resolution Ultrasound Localization
+    Microscopy using a Bi-Directional Long Short-term Memory Neural Network, section II.E.
+    """
+    if not sigma_frames >= 0:
+        raise ValueError(f"sigma must not be negative: {sigma_frames}")
+    moved = positions(tracks)
+    if sigma_frames > 0:
+        for low, high in itertools.pairwise(track_bounds(tracks)):
+            moved[low:high] = gaussian_filter1d(moved[low:high], sigma_frames, axis=0)
+    return _with_positions(tracks, moved)
+
+
+def add_velocities(tracks: Table, *, frame_rate_hz: float, sigma_frames: float = 0.0) -> Table:
+    """Add velocities in mm/s: the slopes of lines through the neighbours of each point.
+
+    Lines are those of :func:`smooth`, but σ is held to no part of the track: a slope of few points
+    is all noise, and the mean of its magnitude is not 0 where the bubble rests. An error of 15 µm
+    a coordinate and σ = 4 at 1 kHz leave a speed of 2.3 mm/s to a resting bubble that was seen in
+    10 frames, 1.6 in 15 and 1.2 in 40; central differences of smoothed positions 7.5, 4.3 and 1.3.
 
     Parameters
     ----------
     tracks
-        Table as for :func:`smooth`.
+        Table as for :func:`smooth`, before smoothing.
     frame_rate_hz
         Frames a second.
+    sigma_frames
+        Standard deviation of the Gaussian weights in frames; 0 takes central differences over true
+        times, one-sided at the ends, as suit positions that are smoothed already.
 
     Returns
     -------
@@ -72,20 +116,33 @@ def add_velocities(tracks: Table, *, frame_rate_hz: float) -> Table:
     Raises
     ------
     ValueError
-        If the frame rate is not positive.
+        If the frame rate is not positive, or σ is negative.
     """
     if not frame_rate_hz > 0:
         raise ValueError(f"the frame rate must be positive: {frame_rate_hz}")
+    if not sigma_frames >= 0:
+        raise ValueError(f"sigma must not be negative: {sigma_frames}")
     bounds = track_bounds(tracks)
     position = positions(tracks)
-    frame = np.asarray(tracks["frame"], np.float64)
-    before = np.maximum(np.arange(len(frame)) - 1, np.repeat(bounds[:-1], np.diff(bounds)))
-    after = np.minimum(np.arange(len(frame)) + 1, np.repeat(bounds[1:], np.diff(bounds)) - 1)
-    seconds = (frame[after] - frame[before]) / frame_rate_hz
-    seconds[seconds == 0] = np.nan
-    velocity = (position[after] - position[before]) / seconds[:, None] / 1000
+    frame = np.ascontiguousarray(tracks["frame"], dtype=np.float64)
+    um_per_frame = _differences(bounds, frame, position)
+    if sigma_frames > 0:
+        _, slope = _local_lines(bounds, frame, position, float(sigma_frames), 0.0)
+        um_per_frame = np.where(np.isnan(slope), um_per_frame, slope)
+    velocity = um_per_frame * frame_rate_hz / 1000
     names = [f"v{axis}_mm_s" for axis in table_axes(tracks)]
     return {**tracks, **{name: velocity[:, k].copy() for k, name in enumerate(names)}}
+
+
+def _differences(
+    bounds: NDArray[np.int64], frame: NDArray[np.float64], position: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return central differences a frame, one-sided at the ends of tracks."""
+    before = np.maximum(np.arange(len(frame)) - 1, np.repeat(bounds[:-1], np.diff(bounds)))
+    after = np.minimum(np.arange(len(frame)) + 1, np.repeat(bounds[1:], np.diff(bounds)) - 1)
+    frames = frame[after] - frame[before]
+    frames[frames == 0] = np.nan
+    return (position[after] - position[before]) / frames[:, None]
 
 
 def track_bounds(tracks: Table) -> NDArray[np.int64]:
@@ -97,20 +154,30 @@ def track_bounds(tracks: Table) -> NDArray[np.int64]:
     return np.concatenate([[0], starts, [len(track)]]).astype(np.int64)
 
 
+def _with_positions(tracks: Table, position: NDArray[np.float64]) -> Table:
+    names = [f"{axis}_um" for axis in table_axes(tracks)]
+    return {**tracks, **{name: position[:, k].copy() for k, name in enumerate(names)}}
+
+
 @njit(cache=True, nogil=True)
 def _local_lines(
     bounds: NDArray[np.int64],
     frame: NDArray[np.float64],
     position: NDArray[np.float64],
     sigma_frames: float,
-) -> NDArray[np.float64]:  # pragma: no cover - compiled
+    length_over_sigma: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # pragma: no cover - compiled
+    """Return each point moved to the line through its neighbours, and the line's slope a frame."""
     fitted = position.copy()
+    slopes = np.full(position.shape, np.nan)
     ndim = position.shape[1]
     mean = np.empty(ndim)
     slope = np.empty(ndim)
     for n in range(len(bounds) - 1):
         low, high = bounds[n], bounds[n + 1]
-        sigma = min(sigma_frames, (frame[high - 1] - frame[low]) / _LENGTH_OVER_SIGMA)
+        sigma = sigma_frames
+        if length_over_sigma > 0:
+            sigma = min(sigma, (frame[high - 1] - frame[low]) / length_over_sigma)
         if high - low < 3 or sigma == 0:
             continue
         first = low
@@ -139,5 +206,6 @@ def _local_lines(
             if spread == 0:
                 continue
             for axis in range(ndim):
-                fitted[i, axis] = mean[axis] / total - slope[axis] / spread * mean_time
-    return fitted
+                slopes[i, axis] = slope[axis] / spread
+                fitted[i, axis] = mean[axis] / total - slopes[i, axis] * mean_time
+    return fitted, slopes

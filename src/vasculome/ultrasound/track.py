@@ -11,22 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from vasculome.ultrasound.columns import Table, axis_names, positions
-from vasculome.ultrasound.pair import assign, candidates
-
-_LINKS_AVERAGED = 2
-"""Links whose mean velocity tells where a bubble is expected.
-
-One link alone holds the errors of two localizations, and on a curve many are out of date.
-Simulated (70 to 250 bubbles in 78 × 118 voxels, curved paths up to 2 voxels a frame, error 0.15
-voxels, 10 to 20 % missed, gaps to 2), the links found were 92.7 to 99.5 % when bubbles were
-expected to stay, 96.1 to 99.6 with half the velocity of the last link, 96.5 to 99.4 with all of
-it, and 97.3 to 99.6 with the mean of two; three and five do no better. A gate that grows with the
-gap loses 2 to 6 points.
-"""
+from vasculome.ultrasound.fusion import DISTANCE_ONLY, FusionWeights
+from vasculome.ultrasound.kalman import ConstantVelocity
+from vasculome.ultrasound.link import link
 
 State = dict[str, NDArray[Any]]
 """What a tracker remembers between blocks; only arrays, as ``numpy.savez`` takes them."""
@@ -47,27 +37,63 @@ class LinkRule:
         Frames in a row in which a bubble may go unseen; 0 allows none.
     min_length
         Fewest detections of a track that is given out.
+    max_length
+        Most frames that a track spans, from its first to its last. What is seen for longer, above
+        all echoes that rest, goes on as a new track: this bounds what is carried from block to
+        block, and the end of a track does not depend on the blocks.
+    weights
+        What distance, amplitude and correlation of patches weigh in the cost of a link. The
+        correlation needs a column ``patch``.
+    motion
+        Kalman filter that tells where a bubble is expected; None takes the mean velocity of the
+        last links.
     """
 
     frame_rate_hz: float
     max_speed_mm_s: float
     max_gap_frames: int = 0
     min_length: int = 15
+    max_length: int = 2000
+    weights: FusionWeights = DISTANCE_ONLY
+    motion: ConstantVelocity | None = None
 
     def __post_init__(self) -> None:
         if not (self.frame_rate_hz > 0 and self.max_speed_mm_s > 0):
             raise ValueError("frame rate and largest speed must be positive")
         if self.max_gap_frames < 0 or self.min_length < 1:
             raise ValueError("the gap must not be negative, and tracks hold at least one point")
+        if self.max_length < self.min_length:
+            raise ValueError("tracks must be allowed to become as long as they must be")
 
     @property
     def gate_um(self) -> float:
         """Largest distance between neighbouring frames, in micrometres."""
         return 1000 * self.max_speed_mm_s / self.frame_rate_hz
 
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """The weights, as the kernels take them."""
+        return self.weights.shares
 
-def start(ndim: int, *, first_frame: int = 0) -> State:
-    """Return the state of a tracker that has seen nothing, for 2 or 3 spatial axes."""
+    @property
+    def variances(self) -> tuple[float, float, float]:
+        """Variances of position, change of velocity and first velocity in µm and frames, or 0.
+
+        Of a new bubble only the largest speed is known: a third of it is one standard deviation.
+        """
+        if self.motion is None:
+            return 0.0, 0.0, 0.0
+        change_um = 1000 * self.motion.speed_change_mm_s / self.frame_rate_hz
+        error_um = float(self.motion.position_error_um)
+        return error_um**2, change_um**2, (self.gate_um / 3) ** 2
+
+
+def start(ndim: int, *, first_frame: int = 0, patch_size: int = 0) -> State:
+    """Return the state of a tracker that has seen nothing, for 2 or 3 spatial axes.
+
+    ``patch_size`` is the number of values of a patch, where links are to weigh their correlation.
+    """
+    images = {"patch": np.empty((0, patch_size), np.float32)} if patch_size else {}
     return {
         "next_frame": np.array(first_frame, np.int64),
         "next_label": np.array(0, np.int64),
@@ -77,6 +103,7 @@ def start(ndim: int, *, first_frame: int = 0) -> State:
         **{f"{axis}_um": np.empty(0) for axis in axis_names(ndim)},
         "amplitude": np.empty(0, np.float32),
         "score": np.empty(0, np.float32),
+        **images,
     }
 
 
@@ -100,7 +127,7 @@ def advance(
     stop_frame
         The frame after the last of these; later calls go on from it. Frames may be empty.
     rule
-        Gate, gap and least length.
+        Gate, gap, least and largest length.
 
     Returns
     -------
@@ -123,22 +150,42 @@ def advance(
         name: np.concatenate([state[name], np.asarray(detections[name], state[name].dtype)])
         for name in columns
     }
-    label, next_label = _link(
+    label, next_label = link(
         np.asarray(state["label"], np.int64),
         int(state["next_label"]),
         np.asarray(points["frame"], np.int64),
         positions(points),
+        np.asarray(points["amplitude"], np.float64),
+        _patches(points, rule),
         rule.gate_um,
         rule.max_gap_frames,
+        rule.max_length,
+        rule.shares,
+        rule.variances,
     )
     return _give_out(state, points, label, next_label, stop_frame=stop_frame, rule=rule)
 
 
 def finish(state: State, *, rule: LinkRule) -> Table:
     """Return the tracks that were still alive, numbered on from those given out before."""
+    return end_all(state, rule=rule)[1]
+
+
+def end_all(state: State, *, rule: LinkRule) -> tuple[State, Table]:
+    """End all tracks, as before a pause; return the state to go on from, and the tracks."""
     no_more = {name: column[:0] for name, column in state.items() if column.ndim}
     never_linked = int(state["next_frame"]) + rule.max_gap_frames + 2
-    return advance(state, no_more, stop_frame=never_linked, rule=rule)[1]
+    empty, ended = advance(state, no_more, stop_frame=never_linked, rule=rule)
+    return {**empty, "next_frame": state["next_frame"]}, ended
+
+
+def _patches(points: Table, rule: LinkRule) -> NDArray[np.float32]:
+    """Return the patches of all points, empty where links do not weigh them."""
+    if rule.weights.correlation == 0:
+        return np.empty((len(points["frame"]), 0), np.float32)
+    if "patch" not in points:
+        raise ValueError("to weigh the correlation of patches, start with their patch_size")
+    return np.ascontiguousarray(points["patch"], np.float32)
 
 
 def _give_out(
@@ -165,7 +212,7 @@ def _give_out(
     given = given[np.lexsort((frame[given], number[track_of][given]))]
     tracks: Table = {
         "track": number[track_of][given],
-        **{name: column[given] for name, column in points.items()},
+        **{name: column[given] for name, column in points.items() if name != "patch"},
     }
     alive = ~ended[track_of]
     carried: State = {
@@ -176,89 +223,3 @@ def _give_out(
         **{name: column[alive] for name, column in points.items()},
     }
     return carried, tracks
-
-
-@njit(cache=True, nogil=True)
-def _link(
-    carried_label: NDArray[np.int64],
-    next_label: int,
-    frame: NDArray[np.int64],
-    position: NDArray[np.float64],
-    gate_um: float,
-    max_gap: int,
-) -> tuple[NDArray[np.int64], int]:  # pragma: no cover - compiled
-    """Label the points: carried ones, in order of frame, keep theirs; the others follow them."""
-    n, n_carried = len(frame), len(carried_label)
-    label = np.empty(n, np.int64)
-    label[:n_carried] = carried_label
-    previous = np.full(n, -1, np.int64)  # the point before it in its track
-    alive = np.empty(n, np.int64)  # the last point of every live track, in order of birth
-    n_alive = 0
-    by_label = np.argsort(carried_label, kind="mergesort")
-    for k in range(n_carried):
-        point = by_label[k]
-        if n_alive and label[alive[n_alive - 1]] == label[point]:
-            n_alive -= 1
-            previous[point] = alive[n_alive]
-        alive[n_alive] = point
-        n_alive += 1
-    low = n_carried
-    while low < n:
-        high = low
-        while high < n and frame[high] == frame[low]:
-            high += 1
-        kept = 0
-        for k in range(n_alive):
-            if frame[low] - frame[alive[k]] <= max_gap + 1:
-                alive[kept] = alive[k]
-                kept += 1
-        n_alive = kept
-        partner = _pair_with_expected(
-            alive[:n_alive], previous, frame, position, low, high, gate_um
-        )
-        label[low:high] = -1
-        for k in range(n_alive):
-            if partner[k] >= 0:
-                point = low + partner[k]
-                label[point] = label[alive[k]]
-                previous[point] = alive[k]
-                alive[k] = point
-        for point in range(low, high):
-            if label[point] < 0:
-                label[point] = next_label
-                next_label += 1
-                alive[n_alive] = point
-                n_alive += 1
-        low = high
-    return label, next_label
-
-
-@njit(cache=True, nogil=True)
-def _pair_with_expected(
-    alive: NDArray[np.int64],
-    previous: NDArray[np.int64],
-    frame: NDArray[np.int64],
-    position: NDArray[np.float64],
-    low: int,
-    high: int,
-    gate_um: float,
-) -> NDArray[np.int64]:  # pragma: no cover - compiled
-    """Return, for every live track, which of the points low:high goes on with it, or -1."""
-    expected = position[alive]
-    gate = np.full(len(alive), gate_um)
-    for k in range(len(alive)):
-        last = before = alive[k]
-        for _ in range(_LINKS_AVERAGED):
-            if previous[before] >= 0:
-                before = previous[before]
-        if before != last:
-            part = (frame[low] - frame[last]) / (frame[last] - frame[before])
-            expected[k] += part * (position[last] - position[before])
-    first, column, distance = candidates(expected, position[low:high], gate)
-    for k in range(len(alive)):
-        farthest = gate_um * (frame[low] - frame[alive[k]])
-        for c in range(first[k], first[k + 1]):
-            moved = position[low + column[c]] - position[alive[k]]
-            if (moved**2).sum() > farthest**2:
-                distance[c] = 2 * gate_um  # dearer than being left alone: never taken
-    return assign(first, column, distance, gate, high - low)

@@ -3,6 +3,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,9 @@ def test_memory_bound_adds_up():
     assert bound.total_bytes == 500_000_004
     assert bound.total_mb == 501
     assert str(bound) == "501 MB (3 × 100 MB of data, 4 × 50 MB of program)"
+    bound = replace(bound, main_bytes=29_000_000)
+    told = "530 MB (3 × 100 MB of data, 29 MB in the main process, 4 × 50 MB of program)"
+    assert str(bound) == told
 
 
 def test_progress_lines_tell_throughput_and_time_left(caplog, monkeypatch):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
 from vasculome.metrics.localization import match, score_localization
 
@@ -29,6 +31,26 @@ def test_optimal_matching_against_trying_everything(n_found, n_true, ndim, seed)
     count, total = brute_force(found, true, 0.5)
     assert len(i) == count and distance.sum() == pytest.approx(total)
     assert len(set(i)) == len(set(j)) == len(i)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.05, 1.0), st.integers(2, 3))
+def test_components_are_as_good_as_whole_frames(seed, limit, ndim):
+    rng = np.random.default_rng(seed)
+    true_frame, found_frame = rng.integers(-2, 4, 80), rng.integers(-2, 4, 70)
+    true, found = rng.random((80, ndim)) * 2, rng.random((70, ndim)) * 2
+    i, j = match(found_frame, found, true_frame, true, pair_distance=limit)
+    assert (found_frame[i] == true_frame[j]).all() and (np.diff(found_frame[i]) >= 0).all()
+    assert len(set(i)) == len(set(j)) == len(i)
+    distance = np.linalg.norm(found[i] - true[j], axis=1)
+    assert (distance < limit).all()
+    pairs, total = 0, 0.0
+    for t in range(-2, 4):
+        whole = cdist(found[found_frame == t], true[true_frame == t])
+        a, b = linear_sum_assignment(np.where(whole < limit, whole, 1e3))
+        near = whole[a, b] < limit
+        pairs, total = pairs + near.sum(), total + whole[a, b][near].sum()
+    assert len(i) == pairs and distance.sum() == pytest.approx(total)
 
 
 def test_known_counts_and_errors():

@@ -105,7 +105,7 @@ def test_every_format_gives_t_z_y_x(saver, axes):
     save(path, {"IQ": _as_stored(iq, axes)})
     raw = open_iq(path, axes=axes, open_zarr=open_zarr)
     assert raw.shape == iq.shape
-    assert raw.variables == (_variable(path),)
+    assert raw.series.blocks[0].variables == (_variable(path),)
     for t0, t1 in ((0, T), (2, 5), (6, 7)):
         block = raw.read(t0, t1)
         assert block.dtype == np.complex64
@@ -178,7 +178,7 @@ def test_a_folder_of_blocks_is_one_acquisition(tmp_path_factory, lengths, data):
     t0 = data.draw(st.integers(0, len(iq) - 1))
     t1 = data.draw(st.integers(t0 + 1, len(iq)))
     raw = open_iq(folder, axes="zxt", variable="IQ")
-    assert raw.frames == tuple(lengths)
+    assert [block.n_frames for block in raw.series.blocks] == lengths
     np.testing.assert_array_equal(raw.read(t0, t1), iq[t0:t1])
 
 

@@ -31,7 +31,7 @@ def test_headers_agree_with_scipy(tmp_path, compress):
         assert found[name].shape == shape or class_name == "char"
         assert found[name].class_name == class_name
         assert found[name].is_complex == np.iscomplexobj(VARIABLES[name])
-    assert len(found) == len(VARIABLES)
+    assert len([name for name in found if "{" not in name]) == len(VARIABLES)
 
 
 @pytest.mark.parametrize("keep", [100, 130, 140, 0.3, 0.9])

@@ -123,12 +123,12 @@ def test_blocks_of_planes_are_joined(tmp_path, mosaic, starts):
     volume = found.tile_sets[0].volumes[4]
     box = Box((1, 2, 3), (4, 9, 15))
     np.testing.assert_array_equal(volume.read(box), mosaic.tiles[1, 1][box.slices])
-    before = found.fingerprint()
+    before = found.tile_sets[0].fingerprint()
     other = tmp_path / "0_0_z0.tif"
     tifffile.imwrite(other, voxels[:2, :9], photometric="minisblack", metadata=None)
     with pytest.raises(UserError, match="20×16 uint16 where the first block is 9×16"):
         _open(tmp_path, mosaic, "{row}_{col}_z{z}.tif", **options)
-    assert found.fingerprint() != before
+    assert found.tile_sets[0].fingerprint() != before
 
 
 def test_a_block_that_is_missing(tmp_path, mosaic):
@@ -365,13 +365,17 @@ def test_fingerprint_tells_a_missing_plane_and_a_changed_file(tmp_path, mosaic):
     folder = _write(tmp_path, mosaic, "{row}_{col}/{z}.tif", skip={(0, 0, 3)})
 
     def identity():
-        return _open(
-            folder,
-            mosaic,
-            "{row}_{col}/{z}.tif",
-            overlap_percent=(25, 25),
-            allow_missing_planes=True,
-        ).fingerprint()
+        return (
+            _open(
+                folder,
+                mosaic,
+                "{row}_{col}/{z}.tif",
+                overlap_percent=(25, 25),
+                allow_missing_planes=True,
+            )
+            .tile_sets[0]
+            .fingerprint()
+        )
 
     before = identity()
     assert identity() == before
@@ -393,7 +397,7 @@ def test_opening_looks_at_one_header_a_tile_and_at_no_pixel(tmp_path, mosaic, mo
     found = _open(folder, mosaic, "{row}_{col}/{z}.tif", overlap_percent=(25, 25))
     assert {file.rpartition("/")[2] for file in opened} == {"0.tif"}
     assert len(set(opened)) == 6
-    assert found.fingerprint()
+    assert found.tile_sets[0].fingerprint()
 
 
 def test_thousands_of_names_are_listed_in_a_moment(tmp_path):

@@ -9,10 +9,8 @@ from vasculome.geometry import Box
 from vasculome.readers.acquisition import open_acquisition
 
 
-def _open(path, *, format="tiff_tiles", channel=None, pattern=None, check="names"):
-    opened = open_acquisition(
-        path, format=format, spacing_um=(1, 1, 1), pattern=pattern, check=check
-    )
+def _open(path, *, format="tiff_tiles", channel=None, pattern=None):
+    opened = open_acquisition(path, format=format, spacing_um=(1, 1, 1), pattern=pattern)
     return opened.tiles(channel, where=path)
 
 
@@ -33,11 +31,11 @@ def _write_tiles(folder, *, dtypes=("uint16", "uint16"), table=None):
 
 
 def test_tiles_are_stacks_or_folders_at_their_positions(tmp_path):
-    tiles = _open(_write_tiles(tmp_path), check="headers")
+    tiles = _open(_write_tiles(tmp_path))
     assert tiles.names == ("b", "a.tif")
     assert tiles.positions_um == ((0.0, -1.5, 10.0), (0.0, 0.0, 100.0))
     assert tiles.dtype == np.uint16
-    assert len(tiles.files) == 4
+    assert tiles.file_count == 4
     for volume, seed in zip(tiles.volumes, (1, 0), strict=True):
         np.testing.assert_array_equal(volume.read(Box.of_shape(volume.shape)), _tile(seed))
     assert pickle.loads(pickle.dumps(tiles)) == tiles

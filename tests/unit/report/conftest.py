@@ -34,7 +34,6 @@ class Stitched:
     rows: int
     columns: int
     moves_px: np.ndarray = None
-    blank: tuple[int, ...] = ()
     dark: tuple[int, ...] = ()
     missing: dict[int, int] = dataclasses.field(default_factory=dict)
     false_edges: dict[tuple[int, int], tuple] = dataclasses.field(default_factory=dict)
@@ -69,7 +68,7 @@ class Stitched:
         return [self._edge(i, j, nominal[j] - nominal[i], rng) for i, j in self.pairs()]
 
     def _edge(self, i, j, nominal, rng):
-        gone = [k for k in (i, j) if k in self.blank + self.dark]
+        gone = [k for k in (i, j) if k in self.dark]
         reason = f"tile {gone[0]} is blank in the overlap" if gone else self.rejected.get((i, j))
         true = nominal + self.moves_px[j] - self.moves_px[i]
         found = true + rng.normal(size=3) * self.noise_px + self.false_edges.get((i, j), (0, 0, 0))
@@ -97,8 +96,7 @@ class Stitched:
         edges = self.edges(nominal)
         placed = place(edges, nominal, allow_stage_positions=True)
         state = np.where(placed.parts > 0, "stage", "placed")
-        for name, tiles in (("blank", self.blank), ("dark", self.dark)):
-            state[list(tiles)] = name
+        state[list(self.dark)] = "dark"
         missing = np.zeros(self.count, np.int32)
         for tile, planes in self.missing.items():
             missing[tile] = planes
@@ -164,8 +162,7 @@ def faulty():
         5,
         6,
         moves,
-        blank=(1,),
-        dark=(15,),
+        dark=(1, 15),
         missing={2: 2, 26: 1},
         false_edges={(7, 8): (0.0, 6.0, -6.0), (18, 24): (0.0, -4.0, 0.0)},
         rejected=dict.fromkeys(corner, "nothing in common (peak 5.1 below 7)"),

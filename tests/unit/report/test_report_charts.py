@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vasculome.report.charts import histogram, residuals, singular_values
+from vasculome.report.charts import histogram, residuals
 from vasculome.report.distribution import Distribution
 from vasculome.report.panels import png_bytes
 
@@ -102,13 +102,6 @@ def test_equal_values_and_zeros_can_be_drawn():
 def test_nothing_cannot_be_drawn():
     with pytest.raises(ValueError, match="weight"):
         _draw(Distribution.empty(bin_width=1.0))
-
-
-def test_singular_values_are_shown_in_decibels_with_the_cut():
-    figure = singular_values(np.array([100.0, 10.0, 1.0]), first_kept=1)
-    curve, cut = figure.axes[0].lines
-    np.testing.assert_allclose(curve.get_ydata(), [0, -20, -40])
-    assert cut.get_xdata()[0] == 1.5
 
 
 def test_charts_are_white_pictures():

@@ -1,3 +1,4 @@
+import importlib
 import inspect
 import io
 import json
@@ -14,8 +15,9 @@ from vasculome.report import charts, flow_pictures, panels, vessel_pictures
 from vasculome.report.cohort import write_cohort_report
 from vasculome.report.sample import KEY_NUMBERS, sample_summary, write_sample_report
 from vasculome.report.sources import picture_level, read_benchmark, read_volume
-from vasculome.stages import localize, mask, skeleton, track
+from vasculome.stages import skeleton, track, ulm_quality
 from vasculome.stages.catalog import stages_of
+from vasculome.storage.bundles import write_bundle
 from vasculome.storage.omezarr import ImageSpec, create_image, open_image
 from vasculome.storage.tables import part_path, read_table, write_table
 
@@ -109,7 +111,7 @@ def ultrasound(tmp_path):
     folder = tmp_path / "results" / "u1"
     rng = np.random.default_rng(0)
     density = rng.poisson(0.5, (40, 30)).astype(np.float32)
-    for name in ("density", "speed", "velocity_z", "velocity_x"):
+    for name in ("density", "speed", "speed_error", "velocity_z", "velocity_x"):
         values = density if name == "density" else rng.normal(size=density.shape).astype("f4")
         _image(folder / "maps" / f"{name}.ome.zarr", np.abs(values), (5.0, 5.0))
     _image(folder / "maps" / "power_doppler.ome.zarr", density[::10, ::10].copy(), (50.0, 50.0))
@@ -117,6 +119,15 @@ def ultrasound(tmp_path):
         table = {"track": np.repeat(np.arange(4), 12) + 4 * number, "frame": np.arange(48) % 12}
         flow = {"vz_mm_s": np.full(48, 3.0), "vx_mm_s": np.full(48, 4.0)}
         write_table(part_path(folder / "tracks", number), {**table, **flow})
+    rising = np.linspace(0.1, 1, 5)
+    curves = {
+        "frequency_per_um": rising,
+        "correlation": 1 - rising,
+        "threshold": 0.3 * np.ones(5),
+        "time_s": rising,
+        "filled": rising / 2,
+    }
+    write_bundle(folder / "quality" / "curves.npz", curves)
     _manifests(folder, "ultrasound")
     _benchmarks(tmp_path / "benchmarks", "ultrasound")
     return folder, {"sample": "u1", "modality": "ultrasound"}, tmp_path / "benchmarks"
@@ -164,10 +175,46 @@ def test_the_skeleton_is_drawn_where_the_sample_lies(microscopy):
 
 def test_an_ultrasound_report_has_all_pictures_and_tables(ultrasound):
     html = _report(ultrasound)
-    names = {"density", "speed", "direction", "axial_velocity"}
-    names |= {"speed_histogram", "track_length_histogram"}
+    names = {"density", "speed", "speed_error", "direction", "axial_velocity"}
+    names |= {"speed_histogram", "track_length_histogram", "resolution", "saturation"}
     assert _pictures(ultrasound[0]) == names
-    assert "No curve of singular values: the stage localize recorded no singular values." in html
+    assert "No singular vectors: the clutter filter made no use of any." in html
+    assert "No picture of the echo of a bubble: psf.npz is not among the results." in html
+
+
+CUT = {"keep_from": 2, "keep_to": None, "keep_from_centroid": 2, "keep_to_noise": 3}
+CUT |= {"keep_from_similarity": 2, "keep_to_similarity": 3}
+
+
+def _calibrated(folder, summary):
+    bounds = {name: np.array([90.0, 9.0, 1.0]) for name in ("singular_values", "centroid_hz")}
+    bounds |= {"similarity": np.eye(3), "noise_value": np.array(2.0)}
+    write_bundle(
+        folder / "calibration" / "bounds.npz", bounds | {"tissue_below_hz": np.array(50.0)}
+    )
+    path = folder / "manifests" / "calibrate.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"summary": CUT | summary}))
+
+
+def test_the_calibration_is_drawn(ultrasound):
+    folder = ultrasound[0]
+    _calibrated(folder, {"psf": "estimated", "psf_bubbles": [31], "lateral_fwhm_um": [130.0]})
+    line = np.exp(-0.5 * np.arange(-2, 3) ** 2)
+    echo = {"echoes": np.outer(line, line)[None], "fwhm_um": np.array([[118.0, 130.0]])}
+    echo |= {"spacing_um": np.array([50.0, 50.0]), "wavelength_um": np.array(100.0)}
+    echo |= {"depth_um": np.array([900.0]), "bubbles": np.array([31])}
+    write_bundle(folder / "calibration" / "psf.npz", echo)
+    html = _report(ultrasound)
+    assert {"clutter", "psf"} <= _pictures(folder)
+    assert "the mean of isolated bubbles in the first block" in html
+    assert "lateral fwhm (µm)" in html
+
+
+def test_an_echo_that_is_not_known_is_said_in_words(ultrasound):
+    _calibrated(ultrasound[0], {"psf": "unknown", "psf_unknown_because": "only 3 isolated bubbles"})
+    html = _report(ultrasound)
+    assert "The echo of a single bubble is not known: only 3 isolated bubbles." in html
+    assert "psf" not in _pictures(ultrasound[0])
 
 
 def test_time_and_memory_are_summed_over_stages(tmp_path):
@@ -176,8 +223,11 @@ def test_time_and_memory_are_summed_over_stages(tmp_path):
     html = _report((tmp_path / "u1", sample, tmp_path / "benchmarks"))
     rows = html.split("Time and memory</h2>")[1].split("</table>")[0]
     total = rows.split('<th scope="row">all</th>')[1]
-    # 1.5 + 2.5 + 3.5 + 4.5 s; 1 + 2 + 3 + 4 s of processor time; 100 MiB at most.
-    assert [cell.split("<")[0] for cell in total.split('"number">')[1:]] == ["12", "10", "105"]
+    # 1.5 + 2.5 + ... s, 1 + 2 + ... s of processor time, 100 MiB at most.
+    n = len(STAGES["ultrasound"])
+    processor_s = n * (n + 1) / 2
+    expected = [f"{processor_s + n / 2:g}", f"{processor_s:g}", "105"]
+    assert [cell.split("<")[0] for cell in total.split('"number">')[1:]] == expected
 
 
 def test_missing_pieces_are_said_in_words(ultrasound):
@@ -193,7 +243,8 @@ def test_missing_pieces_are_said_in_words(ultrasound):
     assert "No histogram of speeds: tracks is not among the results." in html
     assert "Stage track has not been run" in html
     assert "Stage track was not measured" in html
-    assert {"density", "speed", "axial_velocity"} == _pictures(folder)
+    kept = {"density", "speed", "speed_error", "axial_velocity", "resolution", "saturation"}
+    assert _pictures(folder) == kept
 
 
 def test_an_empty_skeleton_is_said_in_words(microscopy):
@@ -248,13 +299,17 @@ def test_charts_count_as_the_stages_do():
     assert flow_pictures.SPEED_BIN_MM_S == track.SPEED_BIN_MM_S
     assert vessel_pictures.POINTS == skeleton.POINTS
     assert flow_pictures.TRACKS == track.TRACKS
+    assert (flow_pictures.QUALITY, flow_pictures.CURVES) == (
+        ulm_quality.QUALITY,
+        ulm_quality.CURVES,
+    )
 
 
 def test_key_numbers_are_those_that_stages_record():
-    modules = {"localize": localize, "mask": mask, "skeleton": skeleton, "track": track}
     for entries in KEY_NUMBERS.values():
         for stage, key in entries:
-            assert f'"{key}"' in inspect.getsource(modules[stage])
+            source = inspect.getsource(importlib.import_module(f"vasculome.stages.{stage}"))
+            assert f'"{key}"' in source
 
 
 def test_a_coarse_picture_keeps_the_widest_vessel_of_each_voxel(microscopy, monkeypatch):

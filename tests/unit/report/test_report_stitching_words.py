@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_the_sentence_counts_what_was_done_wrong(read):
     assert "30 tiles with 49 overlapping pairs" in text
     # Tiles 1 and 15 have 3 and 4 pairs, and 2 more were rejected.
     assert "9 rejected, 40 accepted; 2 of the latter are outliers" in text
-    assert "1 placed by the stage, 1 blank, 1 dark, 1 misreported by the stage" in text
+    assert "1 placed by the stage, 2 dark, 1 misreported by the stage" in text
     assert "2 with missing planes (3 planes)" in text
 
 
@@ -58,8 +59,7 @@ def test_the_sentence_names_the_tile_that_moved_most(read, faulty):
 def test_every_fault_is_named(read, faulty):
     faults = _faults(read)
     assert faults["placed by the stage"] == ("1", faulty.name(29))
-    assert faults["blank: nothing to register"] == ("1", faulty.name(1))
-    assert faults["dark: left out"] == ("1", faulty.name(15))
+    assert faults["dark: left out"] == ("2", f"{faulty.name(1)}, {faulty.name(15)}")
     count, which = faults["misreported by the stage"]
     assert count == "1"
     assert which.startswith(faulty.name(20))
@@ -68,7 +68,7 @@ def test_every_fault_is_named(read, faulty):
     assert faults["outlier pairs"] == ("2", f"{faulty.pair(7, 8)}, {faulty.pair(18, 24)}")
     count, which = faults["rejected pairs"]
     assert count == "9"
-    # Those that no blank or dark tile explains come first.
+    # Those that no dark tile explains come first.
     assert which.startswith(f"{faulty.pair(23, 29)}, {faulty.pair(28, 29)}, ")
     assert which.count(faulty.name(15)) == 4
 
@@ -101,8 +101,18 @@ def test_alerts_name_the_tiles_placed_by_the_stage_and_the_dark_ones(read, fault
     assert adrift.sentence == "1 of 30 tiles placed by the stage alone."
     assert faulty.name(29) in adrift.more
     assert "seams" in adrift.more
-    assert dark.sentence == "1 of 30 tiles left out as dark."
+    assert dark.sentence == "2 of 30 tiles left out as dark."
     assert faulty.name(15) in dark.more
+
+
+def test_light_that_could_not_be_found_is_told(tmp_path, stitched):
+    folder = stitched(2, 2).write(tmp_path)
+    summary_of_light = {"light_not_corrected": "no two tiles overlap"}
+    path = folder / "manifests/illuminate.json"
+    path.write_text(json.dumps({"stage": "illuminate", "summary": summary_of_light}))
+    (alert,) = alerts(_read(folder))
+    assert alert.sentence == "Light left as it is."
+    assert "no two tiles overlap" in alert.more
 
 
 def test_without_pairs_all_tiles_are_the_stages(tmp_path, stitched):
@@ -151,7 +161,7 @@ def test_what_was_not_measured_is_a_dash_and_the_reason_names_the_tile(read, fau
 
 
 def test_many_rejected_pairs_leave_room_for_those_in_use(tmp_path, stitched):
-    read = _read(stitched(5, 8, blank=tuple(range(0, 40, 3))).write(tmp_path))
+    read = _read(stitched(5, 8, dark=tuple(range(0, 40, 3))).write(tmp_path))
     table = pair_table(read)
     verdicts = [row[-1].split(":")[0] for row in table.rows]
     assert verdicts == ["rejected"] * 15 + ["used"] * 10

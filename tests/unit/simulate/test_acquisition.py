@@ -1,13 +1,12 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from vasculome.simulate.acquisition import make_iq
+from vasculome.simulate.acquisition import Scanner, make_iq, simulate_acquisition
 from vasculome.simulate.bubbles import BubbleTable
 from vasculome.simulate.echoes import PointSpread, add_echoes
-from vasculome.simulate.phantoms import ultrasound_phantom
-from vasculome.simulate.speckle import Tissue, TissueMotion
+from vasculome.simulate.flow_field import FlowField, flow_field
+from vasculome.simulate.phantoms import artery_and_vein, ultrasound_phantom
+from vasculome.simulate.trees import VesselGraph
 
 LAMBDA = 98.56
 PSF = PointSpread(
@@ -31,44 +30,6 @@ def table(position_um: np.ndarray) -> BubbleTable:
         velocity_mm_s=np.zeros_like(position_um),
         amplitude=np.full(n, 1.5, np.float32),
     )
-
-
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_echoes_match_their_formula(ndim: int) -> None:
-    shape, spacing, origin = (
-        (40, 30, 36)[-ndim:],
-        (20.0, 30.0, 40.0)[-ndim:],
-        (7.0, -5.0, 3.0)[-ndim:],
-    )
-    position = np.array([310.0, 433.0, 705.0])[-ndim:]
-    iq = np.zeros((1, *shape), np.complex64)
-    add_echoes(
-        iq, table(position[None]), first_frame=0, spacing_um=spacing, psf=PSF, origin_um=origin
-    )
-    away = np.moveaxis(np.indices(shape), 0, -1) * spacing + np.array(origin) - position
-    sigma = np.full(ndim, 70.0 + 0.01 * position[0])
-    sigma[0] = 60.0
-    expected = 1.5 * np.exp(-0.5 * ((away / sigma) ** 2).sum(axis=-1))
-    expected = expected * np.exp(4j * np.pi * away[..., 0] / LAMBDA)
-    reach = (np.abs(away) <= 3 * sigma).all(axis=-1)
-    np.testing.assert_allclose(iq[0][reach], expected[reach], atol=1e-5)
-    assert np.abs(iq[0][~reach]).max() == 0
-
-
-def test_axial_motion_turns_the_phase_as_doppler_does() -> None:
-    depth = 500 + 5.0 * np.arange(20)
-    iq = np.zeros((20, 30, 30), np.complex64)
-    position = np.stack([depth, np.full(20, 600.0)], axis=1)
-    add_echoes(iq, table(position), first_frame=0, spacing_um=(40.0, 40.0), psf=PSF)
-    turn = np.angle(iq[1:, 13, 15] * np.conj(iq[:-1, 13, 15]))
-    np.testing.assert_allclose(turn, -4 * np.pi * 5.0 / LAMBDA, atol=1e-4)
-
-
-def test_bubbles_beyond_the_frame_or_the_block_are_passed_over() -> None:
-    iq = np.zeros((2, 20, 20), np.complex64)
-    outside = np.tile([[-1e4, 5.0]], (5, 1))
-    add_echoes(iq, table(outside), first_frame=1, spacing_um=(40.0, 40.0), psf=PSF)
-    assert not iq.any()
 
 
 def make(block_frames: int, bubbles: BubbleTable = NONE, **levels: float) -> np.ndarray:
@@ -95,6 +56,38 @@ def test_block_size_changes_no_byte() -> None:
     assert whole.shape == (50, 32, 40)
     assert whole.dtype == np.complex64
     assert np.array_equal(make(7, bubbles), whole)
+
+
+def scanner(seed: int = 7, **levels: float) -> Scanner:
+    return Scanner(
+        shape=(32, 40),
+        spacing_um=(49.28, 49.28),
+        frame_rate_hz=1000.0,
+        psf=PSF,
+        seed=seed,
+        **levels,
+    )
+
+
+def test_any_frames_can_be_asked_for_and_threads_change_no_byte() -> None:
+    bubbles = table(np.random.default_rng(0).uniform(0, 1500, (50, 2)))
+    whole = make(50, bubbles)
+    assert np.array_equal(scanner().frames(bubbles, 0, 50, threads=3), whole)
+    assert np.array_equal(scanner().frames(bubbles, 31, 44), whole[31:44])
+    other = scanner(seed=8).frames(bubbles, 0, 50)
+    assert not np.any(other == whole)
+
+
+@pytest.mark.parametrize("sigma_px", [0.0, 1.5])
+def test_a_bubble_stands_above_noise_by_the_decibels_asked(sigma_px: float) -> None:
+    position = np.tile([[16 * 49.28, 20 * 49.28]], (200, 1))
+    frames = scanner(clutter_db=-np.inf, noise_db=-14.0, noise_sigma_px=sigma_px).frames(
+        table(position), 0, 200
+    )
+    far = frames[:, :6, :6]
+    peak = np.abs(frames[:, 16, 20].mean()) / 1.5  # the table's amplitude
+    snr_db = 20 * np.log10(peak / np.sqrt(np.mean(np.abs(far) ** 2)))
+    assert snr_db == pytest.approx(14.0, abs=0.4)
 
 
 def test_levels_are_as_asked() -> None:
@@ -127,34 +120,6 @@ def test_clutter_has_low_rank_and_bubbles_survive_its_removal() -> None:
     assert match > 0.85
 
 
-def test_tissue_phase_follows_its_displacement() -> None:
-    motion = TissueMotion(decorrelation_s=1e9)
-    tissue = Tissue(
-        (32, 40),
-        spacing_um=(49.28, 49.28),
-        psf=PSF,
-        frame_rate_hz=1000.0,
-        motion=motion,
-        rng=np.random.default_rng(0),
-    )
-    one, two = tissue.frame(10).astype(complex), tissue.frame(14).astype(complex)
-    moved = tissue.displacement_um(14) - tissue.displacement_um(10)
-    assert 0 < np.abs(moved).max() < 2.0
-    np.testing.assert_allclose(
-        np.angle(two / one), np.broadcast_to(-4 * np.pi * moved / LAMBDA, one.shape), atol=1e-4
-    )
-    other = Tissue(
-        (32, 40),
-        spacing_um=(49.28, 49.28),
-        psf=PSF,
-        frame_rate_hz=1000.0,
-        motion=replace(motion, decorrelation_s=0.02),
-        rng=np.random.default_rng(0),
-    )
-    similarity = abs(np.vdot(other.frame(0), other.frame(31)))
-    assert similarity < 0.35 * np.vdot(other.frame(0), other.frame(0)).real
-
-
 @pytest.mark.parametrize("shape", [(64, 64), (24, 24, 24)])
 def test_phantom_tells_its_truth(shape: tuple[int, ...]) -> None:
     phantom = ultrasound_phantom(
@@ -168,3 +133,93 @@ def test_phantom_tells_its_truth(shape: tuple[int, ...]) -> None:
     pixel = tuple(np.rint(brightest / phantom.spacing_um[0]).astype(int))
     assert abs(block[(30, *pixel)]) > 0.5
     assert np.linalg.norm(phantom.bubbles.velocity_mm_s, axis=1).max() <= 40.0
+
+
+DEPTH_UM = 4000.0
+SHAPES = {"vessels": (32, 40), "map": (32, 40), "vessels in 3-D": (16, 18, 20)}
+
+
+def flow(kind: str) -> VesselGraph | FlowField:
+    shape = SHAPES[kind]
+    origin_um = (DEPTH_UM, *[0.0] * (len(shape) - 1))
+    if kind == "map":
+        density = np.zeros((64, 80))
+        density[:, 20:30], density[:, 50:56] = 5.0, 3.0
+        return flow_field(density, np.where(density > 0, 8.0, 0.0), pixel_um=(24.64, 24.64),
+                          origin_um=origin_um)  # fmt: skip
+    return artery_and_vein(
+        np.multiply(shape, 49.28), rng=np.random.default_rng(0), origin_um=origin_um
+    )
+
+
+def simulated(
+    kind: str,
+    *,
+    n_frames: int = 40,
+    seed: int = 7,
+    mean_bubbles: float = 9.0,
+    block_frames: int = 40,
+    threads: int = 1,
+    **levels: float,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return all frames, and the columns of their truth."""
+    shape = SHAPES[kind]
+    seen_by = Scanner(
+        shape=shape,
+        spacing_um=(49.28,) * len(shape),
+        origin_um=(DEPTH_UM, *[0.0] * (len(shape) - 1)),
+        frame_rate_hz=1000.0,
+        psf=PSF,
+        seed=seed,
+        **levels,
+    )
+    blocks = simulate_acquisition(
+        flow(kind),
+        seen_by,
+        n_frames=n_frames,
+        mean_bubbles=mean_bubbles,
+        block_frames=block_frames,
+        threads=threads,
+    )
+    frames, tables = zip(*blocks, strict=True)
+    columns = [t.columns() for t in tables]
+    return np.concatenate(frames), {k: np.concatenate([c[k] for c in columns]) for k in columns[0]}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_an_acquisition_is_told_by_its_seed(kind: str) -> None:
+    iq, truth = simulated(kind)
+    assert iq.shape == (40, *SHAPES[kind])
+    again, told = simulated(kind, n_frames=55, block_frames=7, threads=2)
+    assert len(again) == 55
+    assert np.array_equal(again[:40], iq)
+    for name, column in truth.items():
+        assert np.array_equal(told[name][: len(column)], column), name
+    assert told["frame"][len(truth["frame"]) :].min() >= 40
+    other, different = simulated(kind, seed=8)
+    assert not np.any(other == iq)
+    assert not np.array_equal(different["x_um"][:20], truth["x_um"][:20])
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_the_truth_tells_where_frames_are_bright(kind: str) -> None:
+    iq, truth = simulated(
+        kind, n_frames=300, mean_bubbles=2.0, clutter_db=-np.inf, noise_db=-np.inf
+    )
+    axes = "zx" if len(SHAPES[kind]) == 2 else "zyx"
+    place = np.stack([truth[f"{axis}_um"] for axis in axes], axis=1)
+    place = (place - [DEPTH_UM, *[0.0] * (len(axes) - 1)]) / 49.28
+    lateral = (70 + 0.01 * (DEPTH_UM + 49.28 * place[:, :1])) / 49.28
+    sigma = np.concatenate([np.full_like(lateral, 60 / 49.28)] + [lateral] * (len(axes) - 1), 1)
+    pixel = np.rint(place).astype(int)
+    inside = ((pixel >= 0) & (pixel < SHAPES[kind])).all(axis=1)
+    alone = inside & (np.bincount(truth["frame"])[truth["frame"]] == 1)
+    assert alone.sum() > 30
+    grid = np.moveaxis(np.indices(iq.shape[1:]), 0, -1)
+    for row in np.flatnonzero(alone)[::5]:
+        away = (grid - place[row]) / sigma[row]
+        expected = truth["amplitude"][row] * np.exp(-0.5 * (away**2).sum(axis=-1))
+        seen = np.abs(iq[truth["frame"][row]])
+        reached = (np.abs(away) <= 3).all(axis=-1)
+        np.testing.assert_allclose(seen[reached], expected[reached], atol=1e-4)
+        assert not seen[~reached].any()

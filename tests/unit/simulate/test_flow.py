@@ -94,6 +94,40 @@ def test_branches_are_chosen_by_flow() -> None:
     assert n_up / (n_up + n_down) == pytest.approx(0.75, abs=0.05)
 
 
+def test_as_many_bubbles_leave_a_branching_as_reach_it() -> None:
+    graph = VesselGraph(
+        positions_um=np.array([[0.0, 0.0], [200.0, 0.0], [400.0, 80.0], [400.0, -80.0]]),
+        edges=np.array([[0, 1], [1, 2], [1, 3]]),
+        radius_um=np.array([20.0, 17.0, 12.0]),
+        flow_um3_s=np.array([1.2e7, 8e6, 4e6]),
+    )
+    n_frames, mean_bubbles = 6000, 60
+    bubbles = flow_on_graph(
+        graph,
+        n_frames=n_frames,
+        frame_rate_hz=RATE_HZ,
+        mean_bubbles=mean_bubbles,
+        rng=np.random.default_rng(3),
+    )
+    order = np.lexsort((bubbles.frame, bubbles.track))
+    z, x = bubbles.position_um[order].T
+    same = np.diff(bubbles.track[order]) == 0
+
+    def crossings(at_um: float, side: np.ndarray) -> int:
+        return int(np.sum(same & (z[:-1] < at_um) & (z[1:] >= at_um) & side[1:]))
+
+    everywhere = np.ones(len(x), bool)
+    reach, up, down = crossings(100, everywhere), crossings(300, x > 0), crossings(300, x < 0)
+    # What is between the two places when the recording begins or ends is the only difference.
+    assert abs(reach - up - down) < mean_bubbles
+    # Concentration times flow, but for the sheath along the wall, where no bubble goes: inside
+    # ρ, Poiseuille's profile carries ρ²(2 − ρ²) of all.
+    concentration = mean_bubbles / (OUTERMOST**2 * graph.volume_um3.sum())
+    share = OUTERMOST**2 * (2 - OUTERMOST**2)
+    expected = concentration * share * graph.flow_um3_s * n_frames / RATE_HZ
+    assert [reach, up, down] == pytest.approx(expected.tolist(), rel=0.1)
+
+
 def test_tables_are_sorted_numbered_and_repeatable() -> None:
     graph = grow_tree(
         (800.0, 800.0), n_terminals=10, root_radius_um=20.0, rng=np.random.default_rng(0)

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from vasculome.simulate.map_flow import flow_field, flow_on_map
+from vasculome.simulate.flow_field import flow_field
+from vasculome.simulate.map_flow import flow_on_map
 
 PIXEL_UM = 5.0
 
@@ -70,6 +73,25 @@ def test_density_holds_where_it_changes_along_the_flow() -> None:
     np.testing.assert_allclose(seen / seen.sum(), expected / expected.sum(), atol=0.03)
 
 
+@pytest.mark.parametrize(("axis", "sign"), [(0, 1), (1, -1)])
+def test_a_vessel_across_the_map_is_evenly_filled_from_border_to_border(
+    axis: int, sign: int
+) -> None:
+    density = np.zeros((80, 80))
+    density[:, 30:38] = 6.0
+    density = np.moveaxis(density, 0, axis)
+    field = flow_field(density, np.where(density > 0, 9.0, 0.0), pixel_um=(20.0, 20.0))
+    field = replace(field, direction=sign * np.abs(field.direction))
+    bubbles = flow_on_map(
+        field, n_frames=4000, frame_rate_hz=200.0, mean_bubbles=60, rng=np.random.default_rng(0)
+    )
+    late = bubbles.between(400, 4000)
+    assert (np.sign(late.velocity_mm_s[:, axis]) == sign).all()
+    seen, _ = np.histogram(late.position_um[:, axis], bins=8, range=(-10, 1590))
+    np.testing.assert_allclose(seen / seen.mean(), 1, atol=0.06)
+    assert len(late) / 3600 == pytest.approx(60, rel=0.05)
+
+
 def test_a_3d_vessel_is_followed_too() -> None:
     z, y, _ = np.indices((30, 24, 60))
     density = 30 * np.exp(-(((z - 15) ** 2 + (y - 12) ** 2) / 9.0))
@@ -82,6 +104,22 @@ def test_a_3d_vessel_is_followed_too() -> None:
     heading = bubbles.velocity_mm_s / np.linalg.norm(bubbles.velocity_mm_s, axis=1, keepdims=True)
     assert np.abs(heading[:, 2]).min() > 0.98
     assert np.abs(np.sign(heading[:, 2]).sum()) == len(bubbles)
+
+
+def test_a_map_lies_where_its_origin_is() -> None:
+    density, speed, _ = ring(60)
+    here, there = (
+        flow_on_map(
+            flow_field(density, speed, pixel_um=(PIXEL_UM, PIXEL_UM), origin_um=origin_um),
+            n_frames=50,
+            frame_rate_hz=1000.0,
+            mean_bubbles=10,
+            rng=np.random.default_rng(0),
+        )
+        for origin_um in (None, (4000.0, -300.0))
+    )
+    assert np.array_equal(there.position_um, here.position_um + np.array([4000.0, -300.0]))
+    assert np.array_equal(there.velocity_mm_s, here.velocity_mm_s)
 
 
 def test_maps_must_make_sense() -> None:

@@ -13,8 +13,10 @@ from vasculome.errors import UserError
 from vasculome.geometry import Box
 from vasculome.simulate.microscope import Microscope
 from vasculome.simulate.phantoms import mosaic_phantom
+from vasculome.stages import illuminate, register
 from vasculome.stages.catalog import stages_of
 from vasculome.stages.job import Job, execute
+from vasculome.stages.raw_tiles import LazyTile
 from vasculome.stages.stitch_tables import edge_columns, edges_of, vectors
 from vasculome.stitching.register import Edge
 from vasculome.storage.bundles import read_bundle
@@ -215,6 +217,67 @@ def test_tiles_that_nothing_joins_need_leave(tmp_path):
     np.testing.assert_allclose(
         starts[1] - starts[0], phantom.nominal_starts[1] - phantom.nominal_starts[0], atol=1e-6
     )
+
+
+@pytest.mark.parametrize(("shared", "refused"), [(0, True), (10, True), (15, True), (16, False)])
+def test_tiles_that_share_too_little_are_refused_before_anything_runs(tmp_path, shared, refused):
+    tiles = mosaic_phantom(3, counts=(1, 2), tile_shape=SHAPE, overlap=(0, 40))
+    nominal = np.array([(0.0, 0.0, 0.0), (0.0, 0.0, SHAPE[2] - shared)])
+    _write(tmp_path / "raw", tiles, nominal)
+    job = _job(tmp_path)
+    if not refused:
+        register.check(job)
+        return
+    with pytest.raises(UserError, match="2 of 2 tiles overlap no other: tile_00, tile_01") as told:
+        register.check(job)
+    assert "1 × 16 × 16 voxels" in str(told.value)
+    register.check(_job(tmp_path, positions={"allow_stage_positions": True}))
+
+
+def test_groups_of_tiles_apart_are_refused_before_anything_runs(tmp_path):
+    phantom = mosaic_phantom(3, counts=(1, 4), tile_shape=SHAPE, overlap=(0, 40))
+    nominal = np.array([(0.0, 0.0, x) for x in (0, 88, 230, 318)])
+    _write(tmp_path / "raw", phantom, nominal)
+    with pytest.raises(UserError, match="2 of 4 tiles overlap none of the rest: tile_02, tile_03"):
+        register.check(_job(tmp_path))
+
+
+def test_light_that_cannot_be_found_is_told(tmp_path, caplog):
+    _two(tmp_path)
+    tiles = tmp_path / "raw/tiles.tsv"
+    head, first, second = tiles.read_text().splitlines()
+    name, z, y, _ = second.split("\t")
+    beside = "\t".join([name, z, y, str(SHAPE[2] * SPACING_UM[2])])
+    tiles.write_text("\n".join([head, first, beside]) + "\n")
+    told = _run(_job(tmp_path, positions={"source": "stage"}), "illuminate")["illuminate"].summary
+    assert told["light_not_corrected"] == "no two tiles show the same sample where they overlap"
+    assert "brain: light not corrected: no two tiles" in caplog.text
+    off = _job(tmp_path, positions={"source": "stage"}, light={"flat_field": False, "gains": False})
+    assert _run(off, "illuminate")["illuminate"].summary["light_not_corrected"] is None
+
+
+@pytest.mark.parametrize(
+    ("light", "planes"),
+    [({}, 2 * 16), ({"gains": False}, 1 * 16), ({"flat_field": False, "gains": False}, 0)],
+)
+def test_no_more_tiles_are_read_for_the_light_than_are_used(tmp_path, monkeypatch, light, planes):
+    _two(tmp_path)
+    job = _job(tmp_path, light=light)
+    _run(job, "place")
+    whole = []
+    read = LazyTile.__getitem__
+
+    def watched(tile, index):
+        voxels = read(tile, index)
+        if voxels.shape[1:] == SHAPE[1:]:
+            whole.append(len(voxels))
+        return voxels
+
+    monkeypatch.setattr(LazyTile, "__getitem__", watched)
+    if light:
+        monkeypatch.setattr(illuminate, "_VOICES", 1)
+    execute(replace(job, stage="illuminate"))
+    assert sum(whole) == planes
 
 
 @pytest.mark.parametrize("dark", [0, 1])

@@ -8,7 +8,7 @@ from scipy.ndimage import map_coordinates
 
 from vasculome.geometry import Box, TileGrid
 from vasculome.stitching.fuse import covered, fuse, tile_weights
-from vasculome.stitching.illumination import Shading, correct
+from vasculome.stitching.illumination import Shading
 
 
 def cut(volume, starts, shape):
@@ -164,10 +164,6 @@ def test_light_is_corrected_on_the_way():
     fused = fuse([tile], [(0, 0, 0)], Box.of_shape(tile.shape), shading=shading, gains=[0.9])
     expected = (tile - 150.0) / (shading.flat * 0.9) + 150
     np.testing.assert_allclose(fused, np.clip(np.rint(expected), 0, 65535), atol=1)
-    whole = (slice(0, 10), slice(0, 12))
-    np.testing.assert_allclose(
-        correct(tile, shading=shading, gain=0.9, where_yx=whole), expected, rtol=1e-5
-    )
     # A bright pixel in a dim corner saturates instead of wrapping round.
     tile[:] = 65000
     dim = Shading(np.full((10, 12), 0.5, np.float32), 0.0)

@@ -6,7 +6,7 @@ from vasculome.geometry import Box
 from vasculome.simulate.mosaic import grid_starts, sample_at, vignette
 from vasculome.stitching.fuse import covered, fuse
 from vasculome.stitching.illumination import estimate_shading, solve_gains
-from vasculome.stitching.levels import sample_field, sample_overlap
+from vasculome.stitching.levels import dark_tiles, sample_field, sample_overlap
 from vasculome.stitching.register import find_pairs
 
 SHAPE = (20, 154, 154)
@@ -47,6 +47,39 @@ def test_flat_field_dark_level_and_gains_are_found(mosaic):
     known = estimate_shading(fields, overlaps, SHAPE[1:], dark=200.0)
     assert known.dark == 200
     assert np.std(known.flat / flat) < 0.012
+
+
+def test_levels_below_0_have_had_the_dark_level_taken_off(mosaic):
+    tiles, starts, flat, gains = mosaic
+    tiles = [tile.astype(np.float32) - 200 for tile in tiles]
+    rng = np.random.default_rng(0)
+    for tile in tiles:
+        # As where too much background was taken off.
+        tile[:, 60:80, 130:] = rng.normal(-60, 6, tile[:, 60:80, 130:].shape)
+    fields, overlaps = sampled(tiles, starts)
+    assert min(s.levels_i.min() for s in overlaps) < 0
+    shading = estimate_shading(fields, overlaps, SHAPE[1:])
+    assert shading.dark == 0
+    assert np.std(shading.flat / flat) < 0.012
+    assert np.std(solve_gains(overlaps, COUNT, shading=shading) / gains) < 0.02
+
+
+def test_nothing_above_the_dark_level_is_no_light(mosaic):
+    tiles, starts, _, _ = mosaic
+    fields, overlaps = sampled(tiles, starts)
+    shading = estimate_shading(fields, overlaps, SHAPE[1:], dark=1e6)
+    np.testing.assert_allclose(shading.flat, 1, atol=1e-6)
+
+
+def test_a_tile_that_shows_light_anywhere_is_not_dark():
+    # A ring of tiles, each dark on one side only: no one of them is without an image.
+    pairs = np.array([(0, 1), (1, 2), (2, 3), (3, 0)])
+    levels = np.tile([200.0, 2000.0], (4, 1))
+    assert not dark_tiles(pairs, levels, np.zeros(4, bool), count=4).any()
+    # One that is dark on all sides is.
+    levels = np.array([[200.0, 2000.0], [2000.0, 1900.0], [1900.0, 2000.0], [2000.0, 201.0]])
+    held = np.array([False, True, True, False])
+    assert dark_tiles(pairs, levels, held, count=4).tolist() == [True, False, False, False]
 
 
 def test_seams_vanish(mosaic, light):

@@ -139,6 +139,23 @@ def test_tiles_without_edges_are_refused_or_placed_by_the_stage():
     assert np.isnan(placed.residuals[[5 in (e.i, e.j) for e in edges]]).all()
 
 
+def test_tiles_that_are_left_out_need_no_edge_and_make_no_part_large():
+    rng = np.random.default_rng(3)
+    nominal, true, pairs = grid(1, 7, rng, jitter=2.0)
+    # Three tiles in the middle are not used: two tiles on their left are lost, two on their right.
+    cut = [(i, j) for i, j in pairs.tolist() if (i, j) not in {(1, 2), (4, 5)}]
+    edges = [edge(i, j, true[j] - true[i], nominal[j] - nominal[i]) for i, j in cut]
+    unused = np.isin(np.arange(7), [2, 3, 4])
+    with pytest.raises(DisconnectedTilesError) as caught:
+        place(edges, nominal, left_out=unused)
+    assert caught.value.parts == [[5, 6]]
+    placed = place(edges, nominal, left_out=unused, allow_stage_positions=True)
+    assert placed.parts.tolist() == [0, 0, 2, 2, 2, 1, 1]
+    lone = [k for k, (i, j) in enumerate(cut) if 5 not in (i, j)]
+    unused = np.isin(np.arange(7), [2, 3, 4, 5, 6])
+    assert place([edges[k] for k in lone], nominal, left_out=unused).parts[0] == 0
+
+
 def test_a_false_position_of_the_stage_is_named_and_moves_no_other():
     rng = np.random.default_rng(4)
     nominal, true, pairs = grid(4, 4, rng, jitter=2.0)

@@ -6,9 +6,11 @@ from scipy.ndimage import gaussian_filter
 
 from vasculome.geometry import Box
 from vasculome.simulate.mosaic import vignette
+from vasculome.stitching import register as registering
 from vasculome.stitching.blank import find_blank_planes
 from vasculome.stitching.register import Pair, find_pairs, register, register_pair
 from vasculome.stitching.slabs import cut_overlap, pair_bytes
+from vasculome.stitching.subpixel import Peak
 
 SHAPE = (24, 160, 160)
 STARTS = np.array([[1.0, 20.0, 20.0], [2.3, 21.45, 139.7]])
@@ -89,6 +91,21 @@ def test_noise_has_nothing_in_common(pair, seed):
     edge = register_pair(Pair(0, 1, pair.tile_i, noise, NOMINAL), search=(3, 12, 12))
     assert not edge.accepted
     assert edge.reason.startswith("nothing in common")
+
+
+@pytest.mark.parametrize(
+    ("ncc", "found", "reason"),
+    [
+        (0.2, False, "no sub-slab reaches NCC 0.3 (best 0.20)"),
+        (0.8, False, "no sub-slab has a maximum of its NCC near the coarse offset (best 0.80)"),
+    ],
+)
+def test_why_no_sub_slab_has_an_offset(pair, monkeypatch, ncc, found, reason):
+    peak = Peak(np.zeros(3), ncc, np.zeros((3, 3)), found)
+    monkeypatch.setattr(registering, "refine", lambda a, b, reach: peak)
+    edge = register_pair(pair, search=(3, 12, 12))
+    assert not edge.accepted
+    assert edge.reason == reason
 
 
 @pytest.mark.parametrize("fault", ["dark", "saturated", "blank"])

@@ -63,11 +63,39 @@ def test_noise_level_is_rms_of_noise_despite_bubbles(draw_spots):
     rng = np.random.default_rng(0)
     positions = [rng.uniform(5, 55, (10, 2)) for _ in range(20)]
     magnitude = np.abs(draw_spots(positions, (60, 60), noise=0.05, seed=1))
-    assert noise_level(magnitude) == pytest.approx(0.05, rel=0.1)
+    np.testing.assert_allclose(noise_level(magnitude), 0.05, rtol=0.12)
     alone = np.abs(draw_spots([np.empty((0, 2))] * 40, (60, 60), noise=0.05))
-    assert noise_level(alone) == pytest.approx(0.05, rel=0.01)
+    np.testing.assert_allclose(noise_level(alone), 0.05, rtol=0.03)
     # The rule that goes with it: at 3.5 times the noise, false alarms are rare.
     assert len(find_peaks(alone, threshold=3.5 * noise_level(alone))) < 5
+
+
+def _noise(shape, seed=0):
+    rng = np.random.default_rng(seed)
+    return np.abs(rng.normal(size=shape) + 1j * rng.normal(size=shape)) / np.sqrt(2)
+
+
+@pytest.mark.parametrize("shape", [(60, 50, 64), (40, 50, 6, 12)])
+def test_noise_that_grows_with_depth_is_followed(shape):
+    growth = np.linspace(0.3, 1.5, 50).reshape(-1, *(1,) * (len(shape) - 2))
+    magnitude = _noise(shape) * growth
+    level = noise_level(magnitude)
+    np.testing.assert_allclose(level[5:-5], growth.ravel()[5:-5], rtol=0.05)
+    peaks = find_peaks(magnitude, threshold=3.5 * level)
+    # exp(-3.5²) of the voxels, if they were alike at all depths: by chance, and anywhere.
+    assert len(peaks) < 3 * magnitude.size * np.exp(-(3.5**2))
+
+
+@pytest.mark.parametrize("part", [0.3, 0.55, 0.9])
+def test_voxels_without_data_are_no_noise(part):
+    magnitude = _noise((200, 40, 60))
+    magnitude[:, :, : int(60 * part)] = 0
+    np.testing.assert_allclose(noise_level(magnitude), 1, rtol=0.05)
+    magnitude[:, :7] = 0
+    level = noise_level(magnitude)
+    assert np.isinf(level[:7]).all()
+    np.testing.assert_allclose(level[7:], 1, rtol=0.05)
+    assert not len(find_peaks(magnitude[:, :9], threshold=np.inf))
 
 
 def test_wrong_shapes():

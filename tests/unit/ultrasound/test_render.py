@@ -112,11 +112,24 @@ def test_mean_over_passages():
             "x_um": 5.0 + speed * n,
         }
 
-    parts = [pass_through(0, 10.0), pass_through(1, 20.0)]
+    speeds = [10.0, 20.0, 12.0]
+    parts = [pass_through(n, speed) for n, speed in enumerate(speeds)]
     table = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-    made = maps(draw(add_velocities(table, frame_rate_hz=1000), Box.of_shape((1, 4))))
-    assert made["density"].tolist() == [[0, 2, 2, 2]]
-    np.testing.assert_allclose(made["speed_mm_s"][0, 1:], 15, rtol=1e-6)
+    made = maps(draw(add_velocities(table, frame_rate_hz=1000), Box.of_shape((1, 6))))
+    assert made["density"].tolist() == [[0, 3, 3, 3, 3, 1]]
+    np.testing.assert_allclose(made["speed_mm_s"][0, 1:5], np.mean(speeds), rtol=1e-6)
+    error = made["speed_error_mm_s"][0]
+    np.testing.assert_allclose(error[1:5], np.std(speeds, ddof=1) / np.sqrt(3), rtol=1e-6)
+    assert np.isnan(error[[0, 5]]).all()
+
+
+def test_the_error_of_one_passage_is_not_known_and_that_of_equal_ones_is_zero():
+    n = np.arange(4)
+    line = {"frame": n, "z_um": np.zeros(4), "x_um": 5.0 + 0.1 * n, "track": np.zeros(4, int)}
+    twice = {k: np.concatenate([v, v + (k == "track")]) for k, v in line.items()}
+    for table, expected in ((line, np.nan), (twice, 0.0)):
+        made = maps(draw(add_velocities(table, frame_rate_hz=1000), Box.of_shape((1, 2))))
+        np.testing.assert_equal(made["speed_error_mm_s"][0, 1], np.float32(expected))
 
 
 def test_origin_pixel_and_3d_names():
@@ -133,7 +146,14 @@ def test_origin_pixel_and_3d_names():
     box = Box.of_shape((8, 4, 6))
     sums = draw(table, box, pixel_um=(2.0, 5.0, 3.0), origin_um=(100.0, -30.0, 0.0))
     assert np.argwhere(sums["count"]).tolist() == [[2, 2, 0], [2, 2, 1]]
-    assert set(maps(sums)) == {"density", "speed_mm_s", "vz_mm_s", "vy_mm_s", "vx_mm_s"}
+    assert set(maps(sums)) == {
+        "density",
+        "speed_mm_s",
+        "speed_error_mm_s",
+        "vz_mm_s",
+        "vy_mm_s",
+        "vx_mm_s",
+    }
 
 
 def test_refusals():

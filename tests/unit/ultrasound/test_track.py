@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import numpy as np
@@ -5,9 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vasculome.ultrasound.fusion import DISTANCE_ONLY, FusionWeights
+from vasculome.ultrasound.kalman import ConstantVelocity
 from vasculome.ultrasound.track import LinkRule, advance, finish, start
 
 RULE = LinkRule(frame_rate_hz=1000, max_speed_mm_s=200, max_gap_frames=2, min_length=4)
+STEADY = ConstantVelocity(position_error_um=5, speed_change_mm_s=5)
 
 
 def table(frame, position):
@@ -46,7 +50,8 @@ def flow(seed, ndim, n_frames=60, n_bubbles=25, side_um=4000.0):
 
 
 def run(detections, cuts, n_frames, rule=RULE, ndim=2, reload=False):
-    state, parts = start(ndim), []
+    patch_size = detections["patch"].shape[1] if "patch" in detections else 0
+    state, parts = start(ndim, patch_size=patch_size), []
     for low, high in zip([0, *cuts], [*cuts, n_frames], strict=True):
         inside = (detections["frame"] >= low) & (detections["frame"] < high)
         block = {name: column[inside] for name, column in detections.items()}
@@ -71,6 +76,62 @@ def test_blocks_do_not_matter(seed, cuts, ndim):
     for name in whole:
         assert whole[name].dtype == cut[name].dtype
         assert whole[name].tobytes() == cut[name].tobytes()
+
+
+@pytest.mark.parametrize("motion", [None, STEADY])
+@pytest.mark.parametrize("weights", [DISTANCE_ONLY, FusionWeights()])
+def test_blocks_do_not_matter_with_any_rule(motion, weights):
+    detections, _ = flow(5, 2, side_um=900.0)
+    rng = np.random.default_rng(0)
+    detections["patch"] = rng.random((len(detections["frame"]), 9)).astype(np.float32)
+    rule = dataclasses.replace(RULE, motion=motion, weights=weights)
+    whole = run(detections, [], 60, rule)
+    cut = run(detections, [7, 8, 31, 50], 60, rule, reload=True)
+    assert len(whole["frame"]) > 100
+    for name in whole:
+        assert whole[name].tobytes() == cut[name].tobytes()
+
+
+def test_brightness_and_shape_keep_bubbles_apart_that_swap_places():
+    # Two bubbles orbit each other, half a turn a frame: seen by distance alone, both stand still.
+    n, angle = 12, np.pi * np.arange(12)
+    circle = 40 * np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    detections = table(np.tile(np.arange(n), 2), np.concatenate([circle, -circle]))
+    bubble = np.repeat([0, 1], n)[np.argsort(np.tile(np.arange(n), 2), kind="stable")]
+    detections["score"] = bubble.astype(np.float32)
+    looks = np.array([[1, 0, 0], [0, 0.6, 0.8]], np.float32)[bubble]
+    bright = np.array([1.0, 0.2], np.float32)[bubble]
+    cases = {
+        "distance": (bright, DISTANCE_ONLY, 12),
+        "amplitude": (bright, FusionWeights(1, 3, 0), 0),
+        "shape": (np.ones_like(bright), FusionWeights(1, 0, 3), 0),
+    }
+    for amplitude, weights, mixed in cases.values():
+        seen = {**detections, "amplitude": amplitude, "patch": looks}
+        tracks = run(seen, [], n, dataclasses.replace(RULE, weights=weights))
+        assert np.bincount(tracks["track"]).tolist() == [n, n]
+        swaps = np.diff(tracks["score"])[np.diff(tracks["track"]) == 0]
+        assert (swaps != 0).sum() >= mixed and (mixed or not swaps.any())
+    with pytest.raises(ValueError, match="patch_size"):
+        run(detections, [], n, dataclasses.replace(RULE, weights=FusionWeights()))
+
+
+def test_kalman_filter_foresees_steady_flow_better_than_the_last_links():
+    # A crowd moving together by more than the distance between bubbles, badly localized.
+    rng = np.random.default_rng(2)
+    n, n_frames = 60, 40
+    start_um = rng.uniform(0, 3000, (n, 2))
+    truth = start_um + np.arange(n_frames)[:, None, None] * [30.0, 20.0]
+    found = truth + rng.normal(0, 25, truth.shape)
+    detections = table(np.repeat(np.arange(n_frames), n), found.reshape(-1, 2))
+    detections["score"] = np.tile(np.arange(n), n_frames).astype(np.float32)
+    rule = LinkRule(frame_rate_hz=1000, max_speed_mm_s=150, min_length=2)
+    right = []
+    for motion in (None, ConstantVelocity(position_error_um=25, speed_change_mm_s=1)):
+        tracks = run(detections, [], n_frames, dataclasses.replace(rule, motion=motion))
+        same = (np.diff(tracks["score"]) == 0) & (np.diff(tracks["track"]) == 0)
+        right.append(same.sum() / (n * (n_frames - 1)))
+    assert right[1] > right[0] + 0.02 and right[1] > 0.95
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
