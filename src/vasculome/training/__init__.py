@@ -1,0 +1,1 @@
+"""Training: simulated data, losses, the loop and one recipe a network."""
