@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench minkowski resume clean
+.PHONY: help install demo test lint bench minkowski minkowski-kept resume clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -35,18 +35,32 @@ bench: $(INSTALLED)  ## one benchmark: make bench NAME=io
 		$(basename $(notdir $(wildcard benchmarks/*.py))) >&2; exit 2; }
 	@$(BIN)/python benchmarks/$(NAME).py $(ARGS)
 
+# Wheels that were built here stay outside the clone. Their names tell package, Python and processor,
+# the folder tells torch: a wheel fits one version of it only, which pip's own cache does not know.
+WHEELS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vasculome/wheels
+MINKOWSKI := MinkowskiEngine==0.5.4
+WHEELS_OF_TORCH = $(WHEELS)/torch-$$($(BIN)/python -c 'import torch; print(torch.__version__)')
+
 # The build asks for its libraries through NumPy's old distutils, which Python 3.12 lacks, unless it
-# is told; it calls `pip`, which must be that of .venv. One job at a time: each takes up to 2 GB.
+# is told; it calls `pip`, which must be that of .venv. Each job takes up to 2 GB.
 minkowski: export PATH := $(CURDIR)/$(BIN):$(PATH)
-minkowski: export MAX_JOBS = 1
+minkowski: export MAX_JOBS ?= 1
 minkowski: $(INSTALLED)  ## build MinkowskiEngine, to compare our sparse tensors with (10 minutes)
-	@echo '#include <cblas.h>' | $(CXX) -E -x c++ - >/dev/null 2>&1 || { echo "make: no cblas.h for" \
-		"$(CXX): install OpenBLAS first (Debian: libopenblas-dev)" >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet 'setuptools>=77,<80' wheel ninja
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation \
-		--config-settings='--global-option=--cpu_only --blas=openblas' MinkowskiEngine==0.5.4
-	@$(BIN)/python -c 'from vasculome.sparse import backend; backend("minkowski")'
+	@$(MAKE) --silent minkowski-kept 2>/dev/null || { set -e; \
+		echo '#include <cblas.h>' | $(CXX) -E -x c++ - >/dev/null 2>&1 || { echo "make: no cblas.h" \
+			"for $(CXX): install OpenBLAS first (Debian: libopenblas-dev)" >&2; exit 1; }; \
+		$(BIN)/python -m pip install --quiet 'setuptools>=77,<80' wheel ninja; \
+		$(BIN)/python -m pip wheel --quiet --no-cache-dir --no-deps --no-build-isolation \
+			--config-settings='--global-option=--cpu_only --blas=openblas' \
+			--wheel-dir "$(WHEELS_OF_TORCH)" $(MINKOWSKI); \
+		$(MAKE) --silent minkowski-kept; }
 	@echo "MinkowskiEngine is in $(VENV)"
+
+# Only a wheel that an earlier build kept; fails where there is none.
+minkowski-kept: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --no-deps --no-index \
+		--find-links "$(WHEELS_OF_TORCH)" $(MINKOWSKI)
+	@$(BIN)/python -c 'from vasculome.sparse import backend; backend("minkowski")'
 
 resume: $(INSTALLED)  ## carry on after a crash: wait for orphans, unlock, rerun what is incomplete
 	@$(BIN)/vasculome resume $(ARGS)

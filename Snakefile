@@ -3,6 +3,7 @@
 #   snakemake --cores all             every sample: maps, report, cohort
 #   snakemake --cores all maps        maps only
 #   snakemake --cores all all_mask    one stage of every sample, and what it needs
+#   snakemake --cores all models      trained networks (docs/training.md)
 #   snakemake -n                      what would run, and why
 #
 # What a run does is told in config/config.yaml and config/samples.tsv (see config/README.md).
@@ -24,14 +25,14 @@ include: "workflow/rules/microscopy.smk"
 include: "workflow/rules/ultrasound.smk"
 include: "workflow/rules/maps.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/models.smk"
 
 
 rule all:
-    """Maps and report of every sample, and the cohort's table."""
+    """Maps and report of every sample, and the cohort's table; without samples the networks."""
     default_target: True
     input:
-        rules.maps.input,
-        rules.report.input,
+        [rules.maps.input, rules.report.input] if SAMPLES else rules.models.input,
 
 
 # One target a stage: all_mask, all_track and so on, for every sample that has it.

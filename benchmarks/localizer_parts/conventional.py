@@ -12,7 +12,7 @@ from vasculome.ultrasound.localize import LOCALIZERS, positions_um
 from vasculome.ultrasound.track import LinkRule, advance, finish, start
 
 HALF_WIDTH_PX = {2: 2, 3: 1}
-MIN_LENGTH = 15
+MIN_LENGTH = 10
 
 
 def conventional_detections(movie: UlmMovie, *, n_bubbles: int) -> Table:

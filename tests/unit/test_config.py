@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vasculome.config import RunConfig, Sample, parse_config, parse_samples
+from vasculome.config import (
+    BubbleNetConfig,
+    RunConfig,
+    Sample,
+    StulmConfig,
+    parse_config,
+    parse_samples,
+)
 from vasculome.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -56,10 +63,38 @@ def test_shipped_config_comments_every_key():
         previous = line.strip()
 
 
+@pytest.mark.parametrize("name", ["quick", "ship", "paper"])
+def test_presets_of_networks_are_valid_and_have_no_samples(name):
+    content = yaml.safe_load((ROOT / f"config/models/{name}.yaml").read_text())
+    config = parse_config(content, where=name)
+    assert config.models and config.samples is None
+
+
+def test_quick_preset_says_and_comments_every_key_of_a_network():
+    text = (ROOT / "config/models/quick.yaml").read_text()
+    first, second = yaml.safe_load(text)["models"].values()
+    assert set(first) == set(BubbleNetConfig.model_fields)
+    assert set(first) | set(second) >= set(StulmConfig.model_fields)
+    # Some share the comment above their partner, and what both networks have is explained once.
+    together = {"patch_px", "batch_size", "warmup", "validation_movies", "dilation_px"}
+    together |= {"threshold", "top_k", "results"}
+    previous, seen = "", set()
+    for line in map(str.strip, text.splitlines()):
+        key = line.split(":")[0]
+        if line and not line.startswith("#") and not key.startswith(("quick_", "models")):
+            assert previous.startswith("#") or key in seen | together, f"no comment above {key}"
+            seen.add(key)
+        previous = line
+
+
 @pytest.mark.parametrize(("name", "model"), [("config", RunConfig), ("sample", Sample)])
 def test_schemas_are_in_step_with_the_models(name, model):
     on_disk = json.loads((ROOT / f"workflow/schemas/{name}.schema.json").read_text())
     assert on_disk == model.model_json_schema(), "run: vasculome schemas workflow/schemas"
+
+
+def _stulm(**settings):
+    return {"models": {"a": {"network": "stulm", **settings}}}
 
 
 @pytest.mark.parametrize(
@@ -79,6 +114,23 @@ def test_schemas_are_in_step_with_the_models(name, model):
         ({"ultrasound": {"clutter": {"keep_from": 501}}}, "nothing would be kept"),
         ({"ultrasound": {"clutter": {"keep_to": 2}}}, "keep_to must not be below keep_from"),
         ({"ultrasound": {"track": {"max_speed_mm_s": "fast"}}}, "got 'fast'"),
+        ({"models": {"a": {}}}, "models.a: needs the key 'network'"),
+        ({"models": {"a": {"network": "unet"}}}, "expected tags: 'stulm', 'bubble_net'"),
+        ({"models": {"a b": {"network": "stulm"}}}, "models.a b: String should match"),
+        ({"models": {"a": {"network": "stulm", "steps": 0}}}, "models.a.steps: Input should be"),
+        ({"models": {"a": {"network": "bubble_net", "pruning": True}}}, "a.pruning: unknown key"),
+        ({"models": {"a": {"network": "stulm", "bubbles": [3]}}}, "a.bubbles.1: is missing"),
+        (_stulm(pruning=True), "models.a: pruning needs intermediate_loss"),
+        (_stulm(pruning=True, engine="dense"), "engine must not be dense"),
+        (_stulm(cascade_steps=5), "cascade_steps needs intermediate_loss"),
+        (_stulm(sparsify="none"), "sparsify none is for the dense network"),
+        (_stulm(engine="minkowski"), "device must be cpu"),
+        (_stulm(drops=[9, 9]), "drops must rise"),
+        (_stulm(steps=50, drops=[20, 50]), "drops at step 50 is beyond the 50 steps"),
+        (_stulm(steps=50, restart=[60, 0.1]), "restart at step 60 is beyond the 50 steps"),
+        (_stulm(steps=50, dilated_steps=51), "dilated_steps is beyond the 50 steps"),
+        (_stulm(seeds=[1, 1]), "seeds must differ"),
+        (_stulm(bubbles=[5, 4]), "bubbles must not fall"),
     ],
 )
 def test_bad_config_ends_in_one_line_that_names_the_key(content, says):

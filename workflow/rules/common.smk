@@ -4,7 +4,8 @@ import sys
 
 from vasculome.errors import UserError
 from vasculome.stages.catalog import CATALOG, stages_of
-from vasculome.stages.job import Job, check_sample, load_run
+from vasculome.stages.job import MODELS, Job, check_sample, load_run
+from vasculome.stages.models import training_of, trainings
 
 
 def checked(function, *args, **kwargs):
@@ -26,8 +27,12 @@ for sample in SAMPLES:
     checked(check_sample, CONFIG, sample, threads=WORKERS)
 
 
+# Snakemake takes an empty pattern for none at all: without names nothing must match.
+NOTHING = "(?!)"
+
+
 wildcard_constraints:
-    sample="|".join(SAMPLE),
+    sample="|".join(SAMPLE) or NOTHING,
 
 
 def job(stage, wildcards):
@@ -72,3 +77,19 @@ def manifests_of_sample(wildcards):
     """Return the manifests of all stages of the sample in `wildcards`."""
     stages = stages_of(SAMPLE[wildcards.sample])
     return [f"{RESULTS}/{wildcards.sample}/manifests/{stage}.json" for stage in stages]
+
+
+def settings_of_model(wildcards):
+    """Return the settings of the network in `wildcards`."""
+    return CONFIG.models[wildcards.model]
+
+
+def manifests_of_model(wildcards):
+    """Return the manifests of all trainings of the network in `wildcards`."""
+    return [training.manifest_path for training in trainings(CONFIG, of=wildcards.model)]
+
+
+def manifests_of_models(wildcards):
+    """Return the manifests of all networks; a configuration without any ends in one line."""
+    checked(trainings, CONFIG)
+    return [f"{RESULTS}/{MODELS}/{model}/manifest.json" for model in CONFIG.models]

@@ -3,18 +3,16 @@
 The JSON Schemas in ``workflow/schemas`` are generated from here; a test keeps the two in step.
 """
 
+from vasculome.config.models import BubbleNetConfig, ModelConfig, StulmConfig, TrainingConfig
 from vasculome.config.point_spread import ProbeConfig, PsfConfig
 from vasculome.config.run import (
     BeamformConfig,
     ClutterConfig,
     ComputeConfig,
     KalmanConfig,
-    LightConfig,
     LocalizeConfig,
     MicroscopyConfig,
     NormalizeConfig,
-    PairsConfig,
-    PositionsConfig,
     RunConfig,
     SegmentConfig,
     SkeletonConfig,
@@ -27,16 +25,19 @@ from vasculome.config.run import (
 )
 from vasculome.config.samples import MICROSCOPY_FORMATS, Sample, parse_sample, parse_samples
 from vasculome.config.slices import SliceStack, differing, stacks_of
+from vasculome.config.stitching import LightConfig, PairsConfig, PositionsConfig
 
 __all__ = [
     "MICROSCOPY_FORMATS",
     "BeamformConfig",
+    "BubbleNetConfig",
     "ClutterConfig",
     "ComputeConfig",
     "KalmanConfig",
     "LightConfig",
     "LocalizeConfig",
     "MicroscopyConfig",
+    "ModelConfig",
     "NormalizeConfig",
     "PairsConfig",
     "PositionsConfig",
@@ -48,7 +49,9 @@ __all__ = [
     "SkeletonConfig",
     "SliceStack",
     "StorageConfig",
+    "StulmConfig",
     "TrackConfig",
+    "TrainingConfig",
     "UlmMapsConfig",
     "UltrasoundConfig",
     "VesselMapsConfig",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from vasculome.config.models import ModelConfig, ModelName
 from vasculome.config.point_spread import PsfConfig
 from vasculome.config.settings import (
     Fraction,
@@ -17,9 +18,9 @@ from vasculome.config.settings import (
     RangeUm,
     Settings,
     Zyx,
-    ZyxUm,
     first_fault,
 )
+from vasculome.config.stitching import StitchConfig
 
 
 class ComputeConfig(Settings):
@@ -59,50 +60,6 @@ class StorageConfig(Settings):
                 f"shard_zyx {self.shard_zyx} must be multiples of chunk_zyx {self.chunk_zyx}"
             )
         return self
-
-
-class PairsConfig(Settings):
-    """Offsets of overlapping tiles, pair by pair."""
-
-    search_um: ZyxUm = Field(
-        (40.0, 60.0, 60.0),
-        description="Largest error of the offset of two neighbours, along z, y, x.",
-    )
-    min_ncc: Fraction = Field(
-        0.3, description="Correlation of two tiles' fine structure below which a pair is refused."
-    )
-
-
-class PositionsConfig(Settings):
-    """Positions of all tiles from the offsets of pairs."""
-
-    source: Literal["pairs", "stage"] = Field(
-        "pairs", description="pairs: as registered; stage: as the stage says, unchecked."
-    )
-    allow_stage_positions: bool = Field(
-        False, description="Whether the stage places tiles that no pair joins to the rest."
-    )
-    outlier_px: PositiveFloat = Field(
-        1.0, description="Pairs that contradict the others by more may be left out."
-    )
-
-
-class LightConfig(Settings):
-    """Uneven light, estimated from the tiles themselves."""
-
-    flat_field: bool = Field(True, description="Take out the light's shape over the field.")
-    gains: bool = Field(True, description="Take out differences of brightness between tiles.")
-    dark_level: NotNegative | None = Field(
-        None, description="Grey level of the camera without light; null: estimated."
-    )
-
-
-class StitchConfig(Settings):
-    """What makes one volume of overlapping tiles."""
-
-    pairs: PairsConfig = PairsConfig()
-    positions: PositionsConfig = PositionsConfig()
-    light: LightConfig = LightConfig()
 
 
 class NormalizeConfig(Settings):
@@ -374,12 +331,17 @@ class UltrasoundConfig(Settings):
 class RunConfig(Settings):
     """The whole of ``config.yaml``."""
 
-    samples: str = Field("config/samples.tsv", description="The sample sheet.")
+    samples: str | None = Field(
+        "config/samples.tsv", description="The sample sheet; null: none, for models alone."
+    )
     results: str = Field("results", description="Folder for all outputs.")
     compute: ComputeConfig = ComputeConfig()
     storage: StorageConfig = StorageConfig()
     microscopy: MicroscopyConfig = MicroscopyConfig()
     ultrasound: UltrasoundConfig = UltrasoundConfig()
+    models: dict[ModelName, ModelConfig] = Field(
+        {}, description="Networks to train, by name, for the target `models`."
+    )
 
 
 def parse_config(content: Mapping[str, Any], *, where: str) -> RunConfig:

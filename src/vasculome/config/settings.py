@@ -38,14 +38,16 @@ class Settings(BaseModel):
 def first_fault(error: ValidationError, content: Mapping[str, Any], *, where: str) -> UserError:
     """Return the error to raise for the first of the faults that pydantic found in ``content``."""
     fault, *others = error.errors()
-    key = _key(fault["loc"], content)
+    key = _key(fault, content)
     # Of a value that may be one of several kinds, each kind says why it is not it.
-    kinds = [fault, *(other for other in others if _key(other["loc"], content) == key)]
+    kinds = [fault, *(other for other in others if _key(other, content) == key)]
     message = ", or: ".join(dict.fromkeys(_message(kind) for kind in kinds))
     if fault["type"] == "extra_forbidden":
         message = "unknown key"
     elif fault["type"] == "missing":
         message = "is missing"
+    elif fault["type"] == "union_tag_not_found":
+        message = f"needs the key {fault['ctx']['discriminator']}"
     elif "input" in fault and not isinstance(fault["input"], Mapping | BaseModel):
         message = f"{message}, got {fault['input']!r}"
     return UserError(
@@ -57,11 +59,15 @@ def _message(fault: ErrorDetails) -> str:
     return fault["msg"].removeprefix("Value error, ")
 
 
-def _key(loc: tuple[int | str, ...], content: object) -> str:
+def _key(fault: ErrorDetails, content: object) -> str:
     """Return the key that a fault is at, without the kind of value that pydantic adds to it."""
     key = []
-    for part in loc:
+    loc = fault["loc"]
+    for number, part in enumerate(loc, start=1):
         if isinstance(content, Mapping):
+            absent = fault["type"] == "missing" and number == len(loc)
+            if part not in content and not absent:
+                continue
             content = content.get(part)
         elif isinstance(part, int):
             content = None

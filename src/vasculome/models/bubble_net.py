@@ -9,6 +9,7 @@ standard deviation of that place.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +22,9 @@ from torch import Tensor, nn
 from vasculome import sparse
 from vasculome.sparse import SparseTensor, layers
 
-_CHANNELS_IN = 3
+Movie = NDArray[np.complexfloating]
+
+_CHANNELS_IN = 6
 _FIRST_LOGIT = -4.0
 _MIN_SIGMA_PX = 0.02
 _REACH_PX = 1.5
@@ -134,28 +137,52 @@ class BubbleNet(nn.Module):
         return total
 
 
-def sites_of(movies: list[NDArray[np.complex64]], masks: list[NDArray[np.bool_]]) -> SparseTensor:
-    """Return the sites of movies as a sparse tensor of real part, imaginary part and magnitude.
+def sites_of(
+    movies: Sequence[Movie], correlations: Sequence[Movie], masks: Sequence[NDArray[np.bool_]]
+) -> SparseTensor:
+    """Return the sites of movies as a sparse tensor: correlation and signal at each.
+
+    Correlation tells an echo from noise, however bright, but where echoes overlap, or one outshines
+    the next, the signal itself tells more. Its magnitude is given as log(1 + |f|/s), s the median
+    over the sites of the movie; of both real part, imaginary part and magnitude.
 
     Parameters
     ----------
     movies
-        Correlation (t, z, [y,] x), one a sample.
+        IQ without tissue (t, z, [y,] x), one a sample.
+    correlations
+        With the echo of a bubble, of the same shapes.
     masks
         Which sites are taken, of the same shapes.
     """
     coordinates, features = [], []
-    for sample, (movie, mask) in enumerate(zip(movies, masks, strict=True)):
+    for sample, (movie, correlation, mask) in enumerate(
+        zip(movies, correlations, masks, strict=True)
+    ):
         where = np.argwhere(mask)
         label = np.full((len(where), 1), sample)
         coordinates.append(np.concatenate([label, where[:, 1:], where[:, :1]], axis=1))
-        values = movie[mask]
-        features.append(np.stack([values.real, values.imag, np.abs(values)], axis=1))
+        features.append(
+            np.concatenate([_parts(correlation[mask]), _parts(_compressed(movie[mask]))], axis=1)
+        )
     return SparseTensor.from_points(
         torch.from_numpy(np.concatenate(coordinates)),
         torch.from_numpy(np.concatenate(features).astype(np.float32)),
         batch_size=len(movies),
     )
+
+
+def _parts(values: NDArray[np.complexfloating]) -> NDArray[np.floating]:
+    return np.stack([values.real, values.imag, np.abs(values)], axis=1)
+
+
+def _compressed(values: NDArray[np.complexfloating]) -> NDArray[np.complexfloating]:
+    """Return values of the same phases whose magnitudes are log(1 + |f|/median)."""
+    magnitude = np.abs(values)
+    scale = float(np.median(magnitude)) if len(values) else 0.0
+    if scale == 0:
+        return np.zeros_like(values)
+    return values * (np.log1p(magnitude / scale) / np.maximum(magnitude, 1e-6 * scale))
 
 
 def detections(sites: Sites, *, min_probability: float) -> dict[str, NDArray[np.floating]]:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vasculome.report.cohort import write_cohort_report
+from vasculome.report.networks import write_models_report
 from vasculome.report.sample import sample_summary, write_sample_report
 from vasculome.stages.catalog import stages_of
-from vasculome.stages.job import Job, check_stores, load_run
+from vasculome.stages.job import MODELS, Job, check_stores, load_run
 
 
 def report_sample(*, config: Mapping[str, Any], sample: str, out: str) -> None:
@@ -41,3 +42,10 @@ def report_cohort(*, config: Mapping[str, Any], table: str, page: str) -> None:
         for s in samples
     ]
     write_cohort_report(summaries, Path(table), Path(page))
+
+
+def report_models(*, config: Mapping[str, Any], out: str) -> None:
+    """Write the page of all networks; raises UserError for what cannot be read."""
+    run, _ = load_run(config)
+    models = run.model_dump(mode="json")["models"]
+    write_models_report(Path(run.results) / MODELS, models=models, out=Path(out))

@@ -18,6 +18,7 @@ _UNITS = {
     "_um2": "µm²",
     "_mm2": "mm²",
     "_um": "µm",
+    "_wavelengths": "λ",
     "_mm": "mm",
     "_khz": "kHz",
     "_mhz": "MHz",

@@ -60,13 +60,20 @@ def _imports(module: str) -> tuple[str, ...]:
 
 @functools.cache
 def _is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
+    return _file(name) is not None
 
 
 def _source(module: str) -> Path:
-    spec = importlib.util.find_spec(module)
+    file = _file(module)
+    assert file is not None
+    return file
+
+
+def _file(module: str) -> Path | None:
+    """Return the file of a module of ours; to find it nothing is imported but the package."""
+    package, *parts = module.split(".")
+    spec = importlib.util.find_spec(package)
     assert spec is not None and spec.origin is not None
-    return Path(spec.origin)
+    place = Path(spec.origin).parent.joinpath(*parts)
+    files = (place / "__init__.py", place.with_name(f"{place.name}.py"))
+    return next((file for file in files if file.is_file()), None)

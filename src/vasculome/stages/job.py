@@ -32,6 +32,9 @@ from vasculome.storage.shards import write_json_atomic
 
 log = logging.getLogger(__name__)
 
+MODELS = "models"
+"""Folder of the results that holds trained networks."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -168,6 +171,14 @@ def load_run(content: Mapping[str, Any]) -> tuple[RunConfig, tuple[Sample | Slic
     """
     config = parse_config(content, where="config")
     _check_writable(Path(config.results))
+    if config.samples is None:
+        if not config.models:
+            raise UserError(
+                "there are neither samples nor models",
+                where="config",
+                fix="set 'samples' to a sample sheet, or 'models' to networks to train",
+            )
+        return config, ()
     sheet = Path(config.samples)
     try:
         text = sheet.read_text()
@@ -176,6 +187,12 @@ def load_run(content: Mapping[str, Any]) -> tuple[RunConfig, tuple[Sample | Slic
             f"cannot read the sample sheet: {error}", where=sheet, fix="set 'samples' in the config"
         ) from None
     samples = parse_samples(text, where=str(sheet))
+    if config.models and any(sample.sample == MODELS for sample in samples):
+        raise UserError(
+            f"a sample named {MODELS!r} would lie among the networks",
+            where=sheet,
+            fix="give it another name",
+        )
     return config, (*samples, *stacks_of(samples))
 
 

@@ -90,7 +90,9 @@ class BubbleRecipe:
 def batch_of(movies: list[UlmMovie], *, threshold: float) -> BubbleBatch:
     """Return the sites and the truth of movies of one length."""
     points = sites_of(
-        [m.correlation for m in movies], [above(m.correlation, threshold=threshold) for m in movies]
+        [m.iq for m in movies],
+        [m.correlation for m in movies],
+        [above(m.correlation, threshold=threshold) for m in movies],
     )
     sample = np.repeat(np.arange(len(movies)), [len(m.bubbles) for m in movies])
     truth = Bubbles(

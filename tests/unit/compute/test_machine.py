@@ -104,3 +104,19 @@ def test_progress_lines_tell_throughput_and_time_left(caplog, monkeypatch):
     assert lines[1].endswith("left")
     assert lines[-1].startswith("mask: 4/4 tiles (1 from before), ")
     assert "left" not in lines[-1]
+
+
+def test_progress_counts_other_things_and_says_how_they_go(caplog, monkeypatch):
+    clock = iter(np.arange(0.0, 1000.0, 5.0))
+    monkeypatch.setattr("vasculome.compute.progress.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    caplog.set_level(logging.INFO)
+    with TileProgress("training", total=100, unit="steps") as progress:
+        progress.skip(97)
+        progress.advance("loss 0.5000")
+        progress.advance("loss 0.2500")
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "training: 100 steps"
+    # Two of three in 30 s on this clock, which goes on 5 s whenever it is read.
+    said = "99/100 steps (97 from before), 0.07 steps/s, 30.0 s, 15.0 s left, loss 0.2500"
+    assert lines[-1] == f"training: {said}"

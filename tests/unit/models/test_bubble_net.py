@@ -26,22 +26,40 @@ def _network(n_dims: int = 2) -> BubbleNet:
 
 
 def test_sites_are_the_movies_values_where_the_mask_says() -> None:
-    movies = [_movie((3, 4, 5), seed) for seed in (0, 1)]
-    masks = [abs(movie) > 0.3 for movie in movies]
-    points = sites_of(movies, masks)
+    correlations = [_movie((3, 4, 5), seed) for seed in (0, 1)]
+    movies = [_movie((3, 4, 5), seed) for seed in (2, 3)]
+    masks = [abs(correlation) > 0.3 for correlation in correlations]
+    points = sites_of(movies, correlations, masks)
     assert len(points) == sum(int(mask.sum()) for mask in masks)
     for (sample, z, x, t), values in zip(
         points.coordinates.tolist(), points.features.tolist(), strict=True
     ):
-        value = movies[sample][t, z, x]
-        assert values == pytest.approx([value.real, value.imag, abs(value)])
+        value = correlations[sample][t, z, x]
+        assert values[:3] == pytest.approx([value.real, value.imag, abs(value)], rel=1e-5)
+        signal = movies[sample][t, z, x]
+        size = np.log1p(abs(signal) / np.median(abs(movies[sample][masks[sample]])))
+        expected = size * np.exp(1j * np.angle(signal))
+        assert values[3:] == pytest.approx([expected.real, expected.imag, size], rel=1e-5)
+
+
+def test_a_louder_movie_is_the_same_to_the_network() -> None:
+    movie = _movie((3, 6, 5))
+    mask = abs(movie) > 0.2
+    one, other = (sites_of([m], [movie], [mask]) for m in (movie, 1000 * movie))
+    torch.testing.assert_close(one.features, other.features)
+
+
+def test_a_movie_of_zeros_has_features_of_zero() -> None:
+    nothing = np.zeros((2, 3, 4), np.complex64)
+    points = sites_of([nothing], [nothing], [np.ones(nothing.shape, np.bool_)])
+    assert not points.features.any()
 
 
 @pytest.mark.parametrize("shape", [(8, 12, 10), (4, 6, 5, 4)], ids=["2-D", "3-D"])
 def test_every_site_puts_its_bubble_near_itself(shape: tuple[int, ...]) -> None:
     movie = _movie(shape)
     network = _network(len(shape) - 1)
-    points = sites_of([movie], [abs(movie) > 0.2])
+    points = sites_of([movie], [movie], [abs(movie) > 0.2])
     said = network(points)
     assert torch.equal(said.coordinates, points.coordinates)
     assert said.logit.shape == (len(points),)
@@ -55,10 +73,11 @@ def test_an_input_changes_no_output_beyond_reach() -> None:
     reach = network.reach()
     movie = _movie((3, 4, 2 * reach + 40))
     mask = np.ones(movie.shape, np.bool_)
-    before = network(sites_of([movie], [mask]))
+    signal = movie.copy()
+    before = network(sites_of([signal], [movie], [mask]))
     at = reach + 20
     movie[1, 2, at] += 0.5
-    after = network(sites_of([movie], [mask]))
+    after = network(sites_of([signal], [movie], [mask]))
     changed = (before.logit != after.logit) & (before.logit - after.logit).abs().gt(1e-7)
     away = (before.coordinates[:, 2] - at).abs()[changed]
     assert 5 < away.max() <= reach

@@ -1,0 +1,112 @@
+"""From the configuration of a network to its recipe and plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vasculome.config import BubbleNetConfig, ModelConfig, StulmConfig
+from vasculome.errors import UserError
+from vasculome.models.bubble_net import BubbleNetDesign
+from vasculome.models.stulm import TIME_STRIDE, StulmDesign
+from vasculome.training import scenes
+from vasculome.training.bubble_recipe import BubbleRecipe
+from vasculome.training.loop import Plan, Recipe
+from vasculome.training.scenes import UlmScene
+from vasculome.training.stulm_recipe import Sparsify, StulmRecipe
+
+_DENSE_FRAMES, _DENSE_PX = 128, 4
+"""What frames and pixels of dense movies are multiples of."""
+
+
+def scene_of(settings: ModelConfig) -> UlmScene:
+    """Return what the movies show."""
+    scene: UlmScene = getattr(scenes, settings.scene)()
+    if settings.frames is not None:
+        scene = replace(scene, n_frames=settings.frames)
+    if settings.patch_px is not None:
+        scene = replace(scene, shape_px=(settings.patch_px,) * scene.n_dims)
+    if settings.bubbles is not None:
+        scene = replace(scene, bubbles=settings.bubbles)
+    return scene
+
+
+def plan_of(settings: ModelConfig) -> Plan:
+    """Return how long and how fast the network learns."""
+    return Plan(
+        steps=settings.steps,
+        learning_rate=settings.learning_rate,
+        warmup=settings.warmup,
+        drops=settings.drops,
+        restart=settings.restart,
+        validate_every=settings.validate_every,
+        checkpoint_every_s=settings.checkpoint_every_s,
+        ahead=2 * settings.movie_threads,
+        makers=settings.movie_threads,
+    )
+
+
+def recipe_of(settings: ModelConfig, *, where: str) -> Recipe:
+    """Return what is trained on what.
+
+    Parameters
+    ----------
+    settings
+        Of the network.
+    where
+        Its place in the configuration, for errors.
+
+    Raises
+    ------
+    UserError
+        The network cannot take movies of this size.
+    """
+    if isinstance(settings, BubbleNetConfig):
+        return _bubble_net(settings)
+    return _stulm(settings, where=where)
+
+
+def _bubble_net(settings: BubbleNetConfig) -> BubbleRecipe:
+    return BubbleRecipe(
+        BubbleNetDesign(settings.n_dims, settings.channels, settings.threshold),
+        scene_of(settings),
+        settings.movie_seed,
+        batch_size=settings.batch_size,
+        validation_movies=settings.validation_movies,
+    )
+
+
+def _stulm(settings: StulmConfig, *, where: str) -> StulmRecipe:
+    scene = scene_of(settings)
+    if scene.n_frames > TIME_STRIDE:
+        raise UserError(
+            f"the network takes {TIME_STRIDE} frames at the most, not {scene.n_frames}",
+            where=f"{where}.frames",
+            fix="give fewer",
+        )
+    is_fit = scene.n_frames % _DENSE_FRAMES == 0 and scene.shape_px[0] % _DENSE_PX == 0
+    if settings.engine == "dense" and not is_fit:
+        raise UserError(
+            f"the dense network takes multiples of {_DENSE_FRAMES} frames and of {_DENSE_PX} "
+            f"pixels, not {scene.n_frames} and {scene.shape_px[0]}",
+            where=where,
+            fix="set frames and patch_px, or another engine",
+        )
+    values = {"threshold": settings.threshold, "top_k": settings.top_k, "none": 0.0}
+    return StulmRecipe(
+        StulmDesign(
+            settings.n_dims,
+            settings.engine,
+            intermediate_loss=settings.intermediate_loss,
+            pruning=settings.pruning,
+            keep_above=settings.keep_above,
+        ),
+        scene,
+        settings.movie_seed,
+        Sparsify(settings.sparsify, values[settings.sparsify]),
+        batch_size=settings.batch_size,
+        validation_movies=settings.validation_movies,
+        dilated_steps=settings.dilated_steps,
+        dilation_px=settings.dilation_px,
+        cascade_steps=settings.cascade_steps,
+        repeat_after=settings.repeat_after,
+    )

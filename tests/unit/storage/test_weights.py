@@ -1,0 +1,91 @@
+"""Weights with their model card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vasculome.errors import UserError
+from vasculome.storage.weights import card_path, read_weights, shipped, write_weights
+
+CARD = {"name": "tiny", "architecture": "stulm", "arguments": {"n_dims": 2}, "seed": 3}
+
+
+@pytest.fixture
+def path(tmp_path):
+    tensors = {"a": torch.arange(6.0).view(2, 3).T, "count": torch.tensor(7)}
+    write_weights(tmp_path / "tiny.safetensors", tensors, CARD)
+    return tmp_path / "tiny.safetensors"
+
+
+def test_weights_come_back_with_their_card(path):
+    tensors, card = read_weights(path)
+    assert tensors["a"].tolist() == [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
+    assert int(tensors["count"]) == 7
+    assert CARD.items() <= card.items()
+    assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    # Any other program reads them too.
+    assert load_file(path)["a"].shape == (3, 2)
+
+
+def test_same_tensors_same_bytes(path, tmp_path):
+    tensors, card = read_weights(path)
+    again = write_weights(tmp_path / "again.safetensors", dict(reversed(tensors.items())), card)
+    assert again == card["sha256"]
+
+
+@pytest.mark.parametrize("size", [0, 5, 60])
+def test_a_truncated_file_is_refused(path, size):
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(UserError, match="not the weights that tiny.json tells of"):
+        read_weights(path)
+
+
+def test_a_changed_byte_is_noticed(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="not the weights"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_missing_file_is_named(path, which):
+    gone = (path, card_path(path))[which]
+    gone.unlink()
+    with pytest.raises(UserError, match=f"{gone.name}.*cannot be read"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("{", "not JSON"), ("[]", "no model card"), ('{"name": "x"}', "it lacks")]
+)
+def test_what_is_no_card(path, text, says):
+    card_path(path).write_text(text)
+    with pytest.raises(UserError, match=says):
+        read_weights(path)
+
+
+def test_weights_that_are_no_safetensors(path):
+    path.write_bytes(b"PK\x03\x04 a pickle in a zip, maybe")
+    card = json.loads(card_path(path).read_text())
+    card["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    card_path(path).write_text(json.dumps(card))
+    with pytest.raises(UserError, match="no weights, or damaged"):
+        read_weights(path)
+
+
+def test_a_weight_that_is_not_finite(tmp_path):
+    path = tmp_path / "bad.safetensors"
+    write_weights(path, {"a": torch.tensor([1.0, float("nan")])}, CARD)
+    with pytest.raises(UserError, match="a holds values that are not finite"):
+        read_weights(path)
+
+
+def test_weights_that_do_not_ship():
+    with pytest.raises(UserError, match="no weights 'none_such'"):
+        shipped("none_such")
