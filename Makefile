@@ -50,8 +50,8 @@ minkowski: $(INSTALLED)  ## build MinkowskiEngine, to compare our sparse tensors
 		echo '#include <cblas.h>' | $(CXX) -E -x c++ - >/dev/null 2>&1 || { echo "make: no cblas.h" \
 			"for $(CXX): install OpenBLAS first (Debian: libopenblas-dev)" >&2; exit 1; }; \
 		$(BIN)/python -m pip install --quiet 'setuptools>=77,<80' wheel ninja; \
-		$(BIN)/python -m pip wheel --quiet --no-cache-dir --no-deps --no-build-isolation \
-			--config-settings='--global-option=--cpu_only --blas=openblas' \
+		$(BIN)/python -m pip wheel --quiet --no-cache-dir --no-deps --use-pep517 \
+			--no-build-isolation --config-settings='--global-option=--cpu_only --blas=openblas' \
 			--wheel-dir "$(WHEELS_OF_TORCH)" $(MINKOWSKI); \
 		$(MAKE) --silent minkowski-kept; }
 	@echo "MinkowskiEngine is in $(VENV)"

@@ -41,7 +41,14 @@ from vasculome.models.build import build
 from vasculome.models.stulm import UPSCALING, StulmDesign
 from vasculome.storage.weights import read_weights, shipped_weights
 from vasculome.training.memory import PeakMemory
-from vasculome.training.movies import UlmMovie, UlmScene, make_movie, paper_2d, paper_3d, path_target
+from vasculome.training.movies import (
+    UlmMovie,
+    UlmScene,
+    make_movie,
+    paper_2d,
+    paper_3d,
+    path_target,
+)
 from vasculome.training.stulm_recipe import Sparsify, StulmRecipe
 from vasculome.ultrasound.columns import Table, axis_names
 
@@ -220,7 +227,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--weights", type=Path, help="folder of networks, e.g. results/models")
     parser.add_argument("--dimensions", default="2,3", help="2, 3 or both")
-    parser.add_argument("--movies", type=int, default=64, help="of each case in 2-D; a quarter in 3-D")
+    parser.add_argument(
+        "--movies", type=int, default=64, help="of each case in 2-D; a quarter in 3-D"
+    )
     parser.add_argument("--frames", type=int, help="of a movie; as in the paper by default")
     parser.add_argument("--step-of", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from localizer_parts.conventional import angiogram, tracks_of
 from numpy.typing import NDArray
 from torch import nn
 
-from localizer_parts.conventional import angiogram, tracks_of
 from vasculome.models.bubble_net import BubbleNet
 from vasculome.models.stulm import UPSCALING, Stulm
 from vasculome.training.bubble_recipe import detect

@@ -30,7 +30,7 @@ _MIN_SIGMA_PX = 0.02
 _REACH_PX = 1.5
 """Farthest from its site that a bubble can be put, along each axis."""
 
-_FAINT = 0.03
+FAINT = 0.03
 """Probability below which a site adds nothing to a detection."""
 
 
@@ -162,26 +162,43 @@ def sites_of(
         where = np.argwhere(mask)
         label = np.full((len(where), 1), sample)
         coordinates.append(np.concatenate([label, where[:, 1:], where[:, :1]], axis=1))
-        features.append(
-            np.concatenate([_parts(correlation[mask]), _parts(_compressed(movie[mask]))], axis=1)
-        )
+        signal = movie[mask]
+        features.append(site_features(correlation[mask], signal, scale=magnitude_scale(signal)))
     return SparseTensor.from_points(
         torch.from_numpy(np.concatenate(coordinates)),
-        torch.from_numpy(np.concatenate(features).astype(np.float32)),
+        torch.from_numpy(np.concatenate(features)),
         batch_size=len(movies),
     )
+
+
+def magnitude_scale(signal: Movie) -> float:
+    """Return what magnitudes of the signal are compared with: their median over all sites."""
+    return float(np.median(np.abs(signal))) if len(signal) else 0.0
+
+
+def site_features(correlation: Movie, signal: Movie, *, scale: float) -> NDArray[np.float32]:
+    """Return what the network is given at n sites, (n, 6): see :func:`sites_of`.
+
+    Parameters
+    ----------
+    correlation, signal
+        At the sites, (n,).
+    scale
+        Of the whole movie: :func:`magnitude_scale` of all its sites.
+    """
+    parts = [_parts(correlation), _parts(_compressed(signal, scale))]
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def _parts(values: NDArray[np.complexfloating]) -> NDArray[np.floating]:
     return np.stack([values.real, values.imag, np.abs(values)], axis=1)
 
 
-def _compressed(values: NDArray[np.complexfloating]) -> NDArray[np.complexfloating]:
-    """Return values of the same phases whose magnitudes are log(1 + |f|/median)."""
-    magnitude = np.abs(values)
-    scale = float(np.median(magnitude)) if len(values) else 0.0
+def _compressed(values: NDArray[np.complexfloating], scale: float) -> NDArray[np.complexfloating]:
+    """Return values of the same phases whose magnitudes are log(1 + |f|/scale)."""
     if scale == 0:
         return np.zeros_like(values)
+    magnitude = np.abs(values)
     return values * (np.log1p(magnitude / scale) / np.maximum(magnitude, 1e-6 * scale))
 
 
@@ -210,7 +227,7 @@ def detections(sites: Sites, *, min_probability: float) -> dict[str, NDArray[np.
     probability = torch.sigmoid(sites.logit).detach().cpu().numpy().astype(np.float64)
     position = sites.position_px.detach().cpu().numpy().astype(np.float64)
     sigma = sites.sigma_px.detach().cpu().numpy().astype(np.float64)
-    likely = probability > _FAINT
+    likely = probability > FAINT
     coordinates, probability = coordinates[likely], probability[likely]
     position, sigma = position[likely], sigma[likely]
     # By sample and frame, then the most probable first; the sort is stable, so ties keep order.

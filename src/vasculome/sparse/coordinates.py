@@ -16,7 +16,6 @@ from vasculome.sparse.kernel_map import (
     find_rows,
     floored,
     kernel_begin,
-    kernel_offsets,
 )
 
 
@@ -33,6 +32,7 @@ class CoordinateManager:
         self.batch_size = batch_size
         self._sets: list[Points] = []
         self._strided: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._expanded: dict[tuple[int, tuple[int, ...], tuple[int, ...], tuple[int, ...]], int] = {}
         self._maps: dict[tuple[int, int, tuple[int, ...], tuple[int, ...], bool], KernelMap] = {}
         self._sample_ends: dict[int, list[int]] = {}
 
@@ -60,9 +60,9 @@ class CoordinateManager:
         self,
         key: int,
         *,
-        factor: Sequence[int],
-        kernel_size: Sequence[int],
-        dilation: Sequence[int],
+        factor: tuple[int, ...],
+        kernel_size: tuple[int, ...],
+        dilation: tuple[int, ...],
     ) -> int:
         """Return the set that a transposed convolution reaches, at the stride over ``factor``.
 
@@ -71,10 +71,13 @@ class CoordinateManager:
         ValueError
             If the stride is not a multiple of ``factor``.
         """
+        name = (key, factor, kernel_size, dilation)
+        if name in self._expanded:
+            return self._expanded[name]
         points = self._sets[key]
         if any(s % f for s, f in zip(points.stride, factor, strict=True)):
             raise ValueError(
-                f"coordinates of stride {points.stride} cannot be refined by {tuple(factor)}"
+                f"coordinates of stride {points.stride} cannot be refined by {factor}"
             )
         stride = tuple(s // f for s, f in zip(points.stride, factor, strict=True))
         step = tuple(s * d for s, d in zip(stride, dilation, strict=True))
@@ -82,14 +85,15 @@ class CoordinateManager:
         first = (0, *(b * s for b, s in zip(begin, step, strict=True)))
         last = (0, *((b + k - 1) * s for b, k, s in zip(begin, kernel_size, step, strict=True)))
         packing = Packing(points.bounds.grown(first, last))
-        keys = packing.pack(points.coordinates)
-        shifts = [
-            sum(a * b for a, b in zip(offset, packing.step[1:], strict=True))
-            for offset in kernel_offsets(kernel_size, step, centred=True)
-        ]
-        # In the order of shifts the keys are nearly sorted already.
-        reached = (keys[:, None] + torch.tensor(sorted(shifts), device=keys.device)).flatten()
-        return self.insert(packing.unpack(torch.unique(reached)), stride=stride)
+        reached = packing.pack(points.coordinates)
+        # A kernel is a box. Grown along one axis after the other, the set never holds a point as
+        # often as offsets reach it.
+        for low, size, s, unit in zip(begin, kernel_size, step, packing.step[1:], strict=True):
+            if size > 1:
+                shifts = torch.arange(low, low + size, device=reached.device) * (s * unit)
+                reached = torch.unique(reached[:, None] + shifts)
+        self._expanded[name] = self.insert(packing.unpack(reached), stride=stride)
+        return self._expanded[name]
 
     def pruned(self, key: int, rows: Tensor) -> int:
         """Return the set of the given ``rows``, which are in rising order."""

@@ -68,13 +68,17 @@ class Packing:
             )
         self.step = tuple(math.prod(extent[axis + 1 :]) for axis in range(len(extent)))
         self.extent = tuple(extent)
+        # Sums of int64 wrap around, so the key of the lowest corner may wrap as well: the
+        # difference is right.
+        corner = sum(map(math.prod, zip(self.low, self.step, strict=True)))
+        self._corner = (corner + 2**63) % 2**64 - 2**63
 
     def pack(self, coordinates: Tensor) -> Tensor:
         """Return the keys (n,) int64 of ``coordinates`` (n, 1 + D)."""
         keys = coordinates[:, -1].to(torch.int64, copy=True)
         for column in range(len(self.step) - 1):
             keys.add_(coordinates[:, column], alpha=self.step[column])
-        return keys.sub_(sum(map(math.prod, zip(self.low, self.step, strict=True))))
+        return keys.sub_(self._corner)
 
     def unpack(self, keys: Tensor) -> Tensor:
         """Return the coordinates (n, 1 + D) int32 of ``keys``."""

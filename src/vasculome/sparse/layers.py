@@ -79,6 +79,11 @@ class _Kernel(_Windowed):
         self.bias = nn.Parameter(torch.empty(1, out_channels)) if bias else None
         self.reset_parameters()
 
+    def _check(self, x: SparseTensor, coordinates: SparseTensor | None) -> None:
+        super()._check(x, coordinates)
+        if x.channels != self.in_channels:
+            raise ValueError(f"a layer of {self.in_channels} channels was given {x}")
+
     def _fan(self) -> int:
         return self.in_channels
 
@@ -255,10 +260,9 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Return ``x`` normalized."""
-        return x.with_features(
-            torch.cat([self._normalized(sample) for sample in x.samples()]) * self.weight
-            + self.bias
-        )
+        # No rows come first: a batch may be without samples.
+        parts = [x.features[:0], *(self._normalized(sample) for sample in x.samples())]
+        return x.with_features(torch.cat(parts) * self.weight + self.bias)
 
     def _normalized(self, features: Tensor) -> Tensor:
         if len(features) == 0:

@@ -60,6 +60,26 @@ class SparseTensor:
         largest = int(coordinates[:, 0].max()) + 1 if len(coordinates) else 0
         return cls(wrapped, largest if batch_size is None else batch_size)
 
+    @classmethod
+    def from_dense(
+        cls, dense: Tensor, *, mask: Tensor | None = None, stride: Size = 1
+    ) -> SparseTensor:
+        """Make a tensor of what is not 0, or of ``mask``, as our own engine does."""
+        mask = (dense.detach() != 0).any(1) if mask is None else mask
+        steps = torch.tensor((1, *per_axis(stride, dense.ndim - 2, "stride")))
+        coordinates = torch.nonzero(mask) * steps.to(mask.device)
+        features = dense.movedim(1, -1)[mask]
+        return cls.from_points(coordinates, features, stride=stride, batch_size=len(dense))
+
+    def to_dense(self, shape: Sequence[int] | None = None) -> Tensor:
+        """Return (samples, channels, *axes), 0 where there is no point."""
+        if shape is None:
+            last = self.coordinates[:, 1:].amax(0).tolist()
+            shape = [h // s + 1 for h, s in zip(last, self.stride, strict=True)]
+        size = torch.Size([self.batch_size, self.channels, *shape])
+        origin = torch.zeros(self.dimension, dtype=torch.int32)
+        return self.wrapped.dense(size, min_coordinate=origin)[0]
+
     def with_features(self, features: Tensor) -> SparseTensor:
         """Return a tensor of other features at the same coordinates."""
         return self._at(features, self.wrapped.coordinate_map_key)

@@ -126,7 +126,7 @@ class _Convolution(torch.autograd.Function):
             result = features.new_zeros(kernel_map.n_out, kernel.shape[2])
         else:
             result = features @ weights[kernel_map.identity]
-        for batch in kernel_map.batches(_rows(features, kernel.shape[1])):
+        for batch in kernel_map.batches(_rows(features, max(kernel.shape[1:]))):
             gathered = features.index_select(0, batch.in_rows)
             _add_products(result, gathered, batch.out_rows, weights, batch)
             del gathered

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -179,7 +180,7 @@ class SparseTensor:
     def samples(self) -> list[Tensor]:
         """Return the features of each sample, ``batch_size`` views."""
         ends = self.manager.sample_ends(self.key)
-        return [self.features[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+        return [self.features[a:b] for a, b in pairwise([0, *ends])]
 
     @property
     def coordinates(self) -> Tensor:

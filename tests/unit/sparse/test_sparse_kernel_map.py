@@ -125,6 +125,15 @@ def test_keys_keep_the_order_of_rows_and_give_the_rows_back(rows):
     assert torch.equal(packing.unpack(keys), given_points.coordinates)
 
 
+def test_a_box_far_from_the_origin_has_keys_too():
+    low = torch.tensor([[0, 2**30, -(2**30), 2**31 - 9, 5]], dtype=torch.int32)
+    rows = torch.cat([low, low + torch.tensor([[0, 7, 2**20, 8, 2**30]], dtype=torch.int32)])
+    packing = Packing(Bounds.of(rows))
+    keys = packing.pack(rows)
+    assert bool((keys[1:] > keys[:-1]).all())
+    assert torch.equal(packing.unpack(keys), rows)
+
+
 def test_a_box_beyond_63_bits_is_refused():
     with pytest.raises(ValueError, match="63 bits"):
         Packing(Bounds((0, 0, 0), (0, 2**32, 2**31)))
@@ -144,6 +153,26 @@ def test_coarser_coordinates_are_those_rounded_down(rows, factor):
     expected = sorted({(n, y // a * a, x // b * b) for n, y, x in rows})
     assert list(map(tuple, coarse.coordinates.tolist())) == expected
     assert manager.strided(key, factor) == manager.strided(key, factor)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_a_transposed_convolution_reaches_the_sum_of_points_and_offsets(problem):
+    source, _, sizes, dilation = problem
+    dimension = len(sizes)
+    manager = CoordinateManager(dimension=dimension, batch_size=2)
+    key = manager.insert(source.coordinates, stride=source.stride)
+    options = {"factor": source.stride, "kernel_size": sizes, "dilation": dilation}
+    offsets = maps.kernel_offsets(sizes, dilation, centred=True)
+    expected = {
+        (sample, *(a + b for a, b in zip(place, offset, strict=True)))
+        for sample, *place in source.coordinates.tolist()
+        for offset in offsets
+    }
+    reached = manager.expanded(key, **options)
+    assert list(map(tuple, manager.points(reached).coordinates.tolist())) == sorted(expected)
+    assert manager.points(reached).stride == (1,) * dimension
+    assert manager.expanded(key, **options) == reached
 
 
 def test_a_kernel_map_is_built_once():

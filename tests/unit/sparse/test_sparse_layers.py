@@ -101,26 +101,38 @@ def test_convolution_is_the_dense_one_at_the_points(dimension, size, stride, dil
 
 @pytest.mark.parametrize("occupancy", [1.0, 0.2])
 @pytest.mark.parametrize(
-    ("dimension", "size", "stride"),
-    [(2, 2, 2), (2, 3, 1), (2, (3, 2), (2, 1)), (3, (2, 2, 1), (2, 2, 1)), (3, 3, 2), (3, 4, 2)],
+    ("dimension", "size", "stride", "dilation"),
+    [
+        (2, 2, 2, 1),
+        (2, 3, 1, 1),
+        (2, (3, 2), (2, 1), (1, 3)),
+        (3, (2, 2, 1), (2, 2, 1), 1),
+        (3, 3, 2, 1),
+        (3, 3, 1, 2),
+        (3, 4, 2, 1),
+    ],
 )
-def test_transposed_convolution_is_the_dense_one(dimension, size, stride, occupancy):
+def test_transposed_convolution_is_the_dense_one(dimension, size, stride, dilation, occupancy):
     dense, mask = dense_input(dimension, occupancy=occupancy)
     layer = layers.ConvolutionTranspose(
-        3, 4, kernel_size=size, stride=stride, dimension=dimension
+        3, 4, kernel_size=size, stride=stride, dilation=dilation, dimension=dimension
     ).double()
     x = SparseTensor.from_dense(dense, mask=mask, stride=layer.stride)
     function = {2: functional.conv_transpose2d, 3: functional.conv_transpose3d}[dimension]
     weight = dense_kernel(layer.kernel, layer.kernel_size).transpose(0, 1)
-    expected = function(dense, weight, stride=layer.stride)
+    steps = {"stride": layer.stride, "dilation": layer.dilation}
+    expected = function(dense, weight, **steps)
     # torch starts every kernel at the point: what an odd one adds before point 0 is cut off.
-    begin = [size // 2 if size % 2 else 0 for size in layer.kernel_size]
+    begin = [
+        size // 2 * d if size % 2 else 0
+        for size, d in zip(layer.kernel_size, layer.dilation, strict=True)
+    ]
     y = layer(x)
     reached = y.coordinates[:, 1:] + torch.tensor(begin)
     torch.testing.assert_close(
         y.features, expected.movedim(1, -1)[(y.coordinates[:, 0].long(), *reached.long().T)]
     )
-    ones = function(mask[:, None].double(), torch.ones_like(weight[:1, :1]), stride=layer.stride)
+    ones = function(mask[:, None].double(), torch.ones_like(weight[:1, :1]), **steps)
     assert len(y) == int((ones > 0.5).sum())
 
     some = y.coordinates[::3]
@@ -239,6 +251,59 @@ def test_results_do_not_depend_on_the_size_of_batches(limit, monkeypatch):
     assert torch.equal(layers.MaxPooling(kernel_size=3, dimension=3)(x).features, pooled)
 
 
+@pytest.mark.parametrize(("inner", "outer"), [(1, 16), (16, 1)])
+def test_products_are_made_of_few_rows_at_a_time(inner, outer, monkeypatch):
+    dense, mask = dense_input(3, occupancy=0.8, channels=inner)
+    x = SparseTensor.from_dense(dense, mask=mask)
+    layer = layers.Convolution(inner, outer, kernel_size=3, dimension=3).double()
+    add, sizes = ops._add_rows, []
+
+    def noted(result, rows, values):
+        sizes.append(values.numel())
+        add(result, rows, values)
+
+    monkeypatch.setattr(ops, "_add_rows", noted)
+    limit = 1600
+    assert len(x) * max(inner, outer) > 3 * limit
+    monkeypatch.setattr(ops, "CPU_BATCH_BYTES", 8 * limit)
+    layer(x.with_features(x.features.requires_grad_())).features.sum().backward()
+    assert 0 < max(sizes) <= limit
+
+
+def test_layouts_of_features_and_weights_do_not_matter():
+    dense, mask = dense_input(2, occupancy=0.5)
+    x = SparseTensor.from_dense(dense, mask=mask)
+    kernel_map = x.manager.kernel_map(x.key, x.key, kernel_size=(3, 3), dilation=(1, 1))
+    features = x.features.clone()
+    kernel = torch.randn(9, 3, 4, dtype=torch.float64)
+    weights = torch.randn(len(x), 4, dtype=torch.float64)
+
+    def gradients(features, kernel, weights):
+        features, kernel = features.detach().requires_grad_(), kernel.detach().requires_grad_()
+        y = ops.convolve(features, kernel, kernel_map)
+        pooled = [pool(features, kernel_map) for pool in (ops.pool_max, ops.pool_mean)]
+        loss = (y * weights).sum() + sum((p * weights[:, :3]).sum() for p in pooled)
+        return [y, *pooled, *torch.autograd.grad(loss, (features, kernel))]
+
+    expected = gradients(features, kernel, weights)
+    columns = features.T.contiguous().T
+    swapped = kernel.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    found = gradients(columns, swapped, weights.T.contiguous().T)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_without_gradients_nothing_is_kept_for_them():
+    dense, mask = dense_input(2, occupancy=0.5)
+    x = SparseTensor.from_dense(dense, mask=mask)
+    layer = layers.Convolution(3, 2, kernel_size=3, dimension=2).double()
+    expected = layer(x).features
+    with torch.no_grad():
+        y = layer(x)
+    assert torch.equal(y.features, expected)
+    assert y.features.grad_fn is None
+
+
 def network() -> torch.nn.Module:
     torch.manual_seed(0)
     return torch.nn.ModuleList(
@@ -303,6 +368,25 @@ def test_a_network_takes_a_batch_without_points():
     y.features.sum().backward()
     pooled = layers.AvgPooling(kernel_size=3, dimension=3)(x)
     assert len(pooled) == 0
+    nothing = SparseTensor.from_dense(torch.zeros(0, 3, 4, 4, 4))
+    assert run(nothing, network()).features.shape == (0, 2)
+
+
+def test_a_network_goes_on_when_everything_is_pruned_and_one_sample_is_empty():
+    dense, mask = dense_input(3, occupancy=0.3)
+    mask[1] = False
+    x = SparseTensor.from_dense(dense.float(), mask=mask)
+    down = layers.Convolution(3, 3, kernel_size=2, stride=2, dimension=3)
+    up = layers.ConvolutionTranspose(3, 3, kernel_size=2, stride=2, dimension=3)
+    assert [len(sample) for sample in run(x, network()).samples()][1] == 0
+    coarse = down(x)
+    none = layers.Pruning()(coarse, torch.zeros(len(coarse), dtype=torch.bool))
+    assert len(up(none)) == len(down(layers.union(none, none))) == 0
+    back = up(none, x)
+    assert torch.equal(back.features, torch.zeros(len(x), 3))
+    assert torch.equal(layers.union(none, coarse).features, coarse.features)
+    back.features.sum().backward()
+    assert not up.kernel.grad.any()
 
 
 def test_one_point_in_training_is_normalized_by_the_running_statistics():

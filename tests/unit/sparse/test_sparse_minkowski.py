@@ -92,15 +92,22 @@ def test_convolution(dimension, size, stride, dilation):
 @needs_engine
 @pytest.mark.parametrize("dimension", [2, 3, 4])
 @pytest.mark.parametrize(
-    ("size", "stride"), [(2, 2), (3, 2), (3, 1), (4, 2), ((2, 1, 1, 3), (2, 1, 1, 4))]
+    ("size", "stride", "dilation"),
+    [(2, 2, 1), (3, 2, 1), (3, 3, 1), (3, 1, 2), (4, 2, 1), ((2, 1, 1, 3), (2, 1, 1, 4), 1)],
 )
-def test_transposed_convolution_onto_generated_coordinates(dimension, size, stride):
+def test_transposed_convolution_onto_generated_coordinates(dimension, size, stride, dilation):
     if not isinstance(size, int):
         size, stride = size[:dimension], stride[:dimension]
     coordinates, features = points(dimension, n=60, stride=stride)
     compare(
         lambda engine: engine.ConvolutionTranspose(
-            3, 4, kernel_size=size, stride=stride, bias=True, dimension=dimension
+            3,
+            4,
+            kernel_size=size,
+            stride=stride,
+            dilation=dilation,
+            bias=True,
+            dimension=dimension,
         ),
         coordinates,
         features,
@@ -176,6 +183,31 @@ def test_union_sum_and_concatenation(dimension):
         return engine.cat(both + both * module(both), both)
 
     compare(lambda engine: engine.Linear(3, 3), coordinates, features, forward)
+
+
+@needs_engine
+@pytest.mark.parametrize("dimension", [2, 3, 4])
+@pytest.mark.parametrize("given", [False, True])
+def test_from_dense_and_to_dense(dimension, given):
+    generator = torch.Generator().manual_seed(3)
+    shape = (9, 8, 6, 5)[:dimension]
+    mask = torch.rand((2, *shape), generator=generator) < 0.3
+    dense = torch.randn((2, 3, *shape), generator=generator) * mask[:, None]
+    options = {"kernel_size": 2, "stride": (1, 2, 2, 1)[:dimension], "dimension": dimension}
+    scale = None
+    found = []
+    for engine in (layers, backend("minkowski")):
+        torch.manual_seed(0)
+        module = engine.Convolution(3, 4, **options)
+        leaf = dense.clone().requires_grad_()
+        y = module(engine.SparseTensor.from_dense(leaf, mask=mask if given else None)).to_dense(
+            shape if given else None
+        )
+        scale = torch.randn_like(y) if scale is None else scale
+        (y * scale).sum().backward()
+        found.append([y.detach(), leaf.grad, module.kernel.grad])
+    for ours, theirs in zip(*found, strict=True):
+        assert relative(ours, theirs) <= BOUND
 
 
 @needs_engine
