@@ -11,6 +11,7 @@ from vasculome.config import (
     BubbleNetConfig,
     RunConfig,
     Sample,
+    SiteFinderConfig,
     StulmConfig,
     parse_config,
     parse_samples,
@@ -72,12 +73,13 @@ def test_presets_of_networks_are_valid_and_have_no_samples(name):
 
 def test_quick_preset_says_and_comments_every_key_of_a_network():
     text = (ROOT / "config/models/quick.yaml").read_text()
-    first, second = yaml.safe_load(text)["models"].values()
+    first, second, third = yaml.safe_load(text)["models"].values()
     assert set(first) == set(BubbleNetConfig.model_fields)
     assert set(first) | set(second) >= set(StulmConfig.model_fields)
+    assert set(first) | set(third) >= set(SiteFinderConfig.model_fields)
     # Some share the comment above their partner, and what both networks have is explained once.
     together = {"patch_px", "batch_size", "warmup", "validation_movies", "dilation_px"}
-    together |= {"threshold", "top_k", "results"}
+    together |= {"threshold", "top_k", "results", "cnn", "depth"}
     previous, seen = "", set()
     for line in map(str.strip, text.splitlines()):
         key = line.split(":")[0]

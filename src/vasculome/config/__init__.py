@@ -3,14 +3,20 @@
 The JSON Schemas in ``workflow/schemas`` are generated from here; a test keeps the two in step.
 """
 
-from vasculome.config.models import BubbleNetConfig, ModelConfig, StulmConfig, TrainingConfig
+from vasculome.config.localize import LocalizeConfig, NetworkConfig
+from vasculome.config.models import (
+    BubbleNetConfig,
+    ModelConfig,
+    SiteFinderConfig,
+    StulmConfig,
+    TrainingConfig,
+)
 from vasculome.config.point_spread import ProbeConfig, PsfConfig
 from vasculome.config.run import (
     BeamformConfig,
     ClutterConfig,
     ComputeConfig,
     KalmanConfig,
-    LocalizeConfig,
     MicroscopyConfig,
     NormalizeConfig,
     RunConfig,
@@ -38,6 +44,7 @@ __all__ = [
     "LocalizeConfig",
     "MicroscopyConfig",
     "ModelConfig",
+    "NetworkConfig",
     "NormalizeConfig",
     "PairsConfig",
     "PositionsConfig",
@@ -46,6 +53,7 @@ __all__ = [
     "RunConfig",
     "Sample",
     "SegmentConfig",
+    "SiteFinderConfig",
     "SkeletonConfig",
     "SliceStack",
     "StorageConfig",

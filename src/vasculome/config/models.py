@@ -89,13 +89,18 @@ class StulmConfig(TrainingConfig):
     engine: Literal["dense", "vasculome", "minkowski"] = Field(
         "vasculome", description="dense: torch; others: sparse."
     )
-    sparsify: Literal["threshold", "top_k", "none"] = Field(
+    sparsify: Literal["threshold", "top_k", "cnn", "none"] = Field(
         "threshold",
         description="Pixels that the network is given: |c|² above threshold, the top_k strongest "
-        "of a movie, or all.",
+        "of a movie, those that another network finds bubbles in, or all.",
     )
     threshold: NotNegative = Field(0.1, description="Of |c|².")
     top_k: PositiveInt = Field(20000, description="Pixels of a movie.")
+    finder: str | None = Field(
+        None,
+        description="sparsify cnn: weights (.safetensors) of a site_finder trained before.",
+    )
+    cnn: Fraction = Field(0.5, description="Least probability of a bubble in a pixel.")
     intermediate_loss: bool = Field(False, description="Whether coarser levels learn too.")
     pruning: bool = Field(
         False, description="Whether what they find empty is left out of the finer ones."
@@ -120,6 +125,8 @@ class StulmConfig(TrainingConfig):
             raise ValueError("cascade_steps needs intermediate_loss: true")
         if self.dilated_steps > self.steps:
             raise ValueError(f"dilated_steps is beyond the {self.steps} steps")
+        if (self.sparsify == "cnn") != (self.finder is not None):
+            raise ValueError("finder is needed with sparsify: cnn, and only there")
         if self.engine != "dense" and self.sparsify == "none":
             raise ValueError("sparsify none is for the dense network")
         if self.engine == "minkowski" and self.device != "cpu":
@@ -137,4 +144,17 @@ class BubbleNetConfig(TrainingConfig):
     threshold: NotNegative = Field(0.2, description="Of |c|²: pixels above are given to it.")
 
 
-ModelConfig = Annotated[StulmConfig | BubbleNetConfig, Field(discriminator="network")]
+class SiteFinderConfig(TrainingConfig):
+    """A small dense network that finds the pixels with bubbles, for sparsify: cnn."""
+
+    network: Literal["site_finder"]
+    channels: PositiveInt = Field(8, description="Of every layer.")
+    depth: PositiveInt = Field(3, description="Convolutions at half the frames.")
+    around_px: Count = Field(
+        1, description="Pixels around that of a bubble which are to be found too."
+    )
+
+
+ModelConfig = Annotated[
+    StulmConfig | BubbleNetConfig | SiteFinderConfig, Field(discriminator="network")
+]

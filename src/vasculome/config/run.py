@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from vasculome.config.localize import LocalizeConfig
 from vasculome.config.models import ModelConfig, ModelName
 from vasculome.config.point_spread import PsfConfig
 from vasculome.config.settings import (
-    Fraction,
     NotNegative,
     Percent,
     PositiveFloat,
@@ -201,50 +201,6 @@ class ClutterConfig(Settings):
     def is_adaptive(self) -> bool:
         """Whether the data decide where to cut."""
         return isinstance(self.keep_from, str) or isinstance(self.keep_to, str)
-
-
-class LocalizeConfig(Settings):
-    """Detection and sub-pixel localization of microbubbles."""
-
-    localizer: Literal[
-        "weighted_average",
-        "weighted_centroid",
-        "interpolation_cubic",
-        "interpolation_lanczos",
-        "interpolation_spline",
-        "gaussian_fit",
-        "gaussian_fit_common_width",
-        "radial_symmetry",
-        "correlation_centroid",
-    ] = "gaussian_fit_common_width"
-    detect_on: Literal["magnitude", "correlation"] = Field(
-        "magnitude",
-        description="Where bubbles are looked for and localized: magnitude of the IQ, or its local "
-        "correlation with the echo of a bubble (ultrasound.psf).",
-    )
-    threshold_snr: PositiveFloat = Field(
-        4.0, description="Peaks below this many times the block's noise level are ignored."
-    )
-    min_correlation: Fraction = Field(
-        0.65, description="detect_on correlation: peaks below are ignored, instead of by noise."
-    )
-    half_width_px: PositiveInt = Field(
-        1,
-        description="Half width of the patch around a peak: 1 suits pixels of half a wavelength; "
-        "more for finer ones.",
-    )
-    max_per_frame: PositiveInt = Field(1000, description="Brightest peaks kept a frame.")
-    max_maxima: PositiveInt | None = Field(
-        None, description="Gate: local maxima that a patch may hold; null: any number."
-    )
-    max_shift_px: PositiveFloat | None = Field(
-        None, description="Gate: farthest that a bubble may lie from its peak; null: as it comes."
-    )
-    image_half_width_px: PositiveInt | None = Field(
-        None,
-        description="Half width of the image of each bubble that is kept for "
-        "track.weights.correlation; null: none.",
-    )
 
 
 class WeightsConfig(Settings):

@@ -138,7 +138,9 @@ class BubbleNet(nn.Module):
 
 
 def sites_of(
-    movies: Sequence[Movie], correlations: Sequence[Movie], masks: Sequence[NDArray[np.bool_]]
+    movies: Sequence[Movie],
+    correlations: Sequence[Movie],
+    masks: Sequence[NDArray[np.bool_]],
 ) -> SparseTensor:
     """Return the sites of movies as a sparse tensor: correlation and signal at each.
 

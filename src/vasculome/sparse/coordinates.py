@@ -18,6 +18,8 @@ from vasculome.sparse.kernel_map import (
     kernel_begin,
 )
 
+Axes = tuple[int, ...]
+
 
 class CoordinateManager:
     """All sets of coordinates of one batch, shared by the tensors of a network's forward pass.
@@ -31,16 +33,16 @@ class CoordinateManager:
         self.dimension = dimension
         self.batch_size = batch_size
         self._sets: list[Points] = []
-        self._strided: dict[tuple[int, tuple[int, ...]], int] = {}
-        self._expanded: dict[tuple[int, tuple[int, ...], tuple[int, ...], tuple[int, ...]], int] = {}
-        self._maps: dict[tuple[int, int, tuple[int, ...], tuple[int, ...], bool], KernelMap] = {}
+        self._strided: dict[tuple[int, Axes], int] = {}
+        self._expanded: dict[tuple[int, Axes, Axes, Axes], int] = {}
+        self._maps: dict[tuple[int, int, Axes, Axes, bool], KernelMap] = {}
         self._sample_ends: dict[int, list[int]] = {}
 
     def points(self, key: int) -> Points:
         """Return the set with this number."""
         return self._sets[key]
 
-    def insert(self, coordinates: Tensor, *, stride: tuple[int, ...]) -> int:
+    def insert(self, coordinates: Tensor, *, stride: Axes) -> int:
         """Keep sorted, unique ``coordinates`` (n, 1 + D) int32 and return the set's number."""
         self._sets.append(Points(coordinates, Bounds.of(coordinates), stride))
         return len(self._sets) - 1
@@ -60,9 +62,9 @@ class CoordinateManager:
         self,
         key: int,
         *,
-        factor: tuple[int, ...],
-        kernel_size: tuple[int, ...],
-        dilation: tuple[int, ...],
+        factor: Axes,
+        kernel_size: Axes,
+        dilation: Axes,
     ) -> int:
         """Return the set that a transposed convolution reaches, at the stride over ``factor``.
 
@@ -76,9 +78,7 @@ class CoordinateManager:
             return self._expanded[name]
         points = self._sets[key]
         if any(s % f for s, f in zip(points.stride, factor, strict=True)):
-            raise ValueError(
-                f"coordinates of stride {points.stride} cannot be refined by {factor}"
-            )
+            raise ValueError(f"coordinates of stride {points.stride} cannot be refined by {factor}")
         stride = tuple(s // f for s, f in zip(points.stride, factor, strict=True))
         step = tuple(s * d for s, d in zip(stride, dilation, strict=True))
         begin = kernel_begin(kernel_size, centred=True)
@@ -110,8 +110,8 @@ class CoordinateManager:
         source: int,
         target: int,
         *,
-        kernel_size: tuple[int, ...],
-        dilation: tuple[int, ...],
+        kernel_size: Axes,
+        dilation: Axes,
         centred: bool = True,
     ) -> KernelMap:
         """Return the map of :func:`~vasculome.sparse.kernel_map.build_kernel_map` between sets."""
@@ -138,7 +138,7 @@ class CoordinateManager:
             self._sample_ends[key] = counts.cumsum(0).tolist()
         return self._sample_ends[key]
 
-    def _insert_unique(self, coordinates: Tensor, stride: tuple[int, ...]) -> int:
+    def _insert_unique(self, coordinates: Tensor, stride: Axes) -> int:
         packing = Packing(Bounds.of(coordinates))
         keys = torch.unique_consecutive(torch.sort(packing.pack(coordinates)).values)
         return self.insert(packing.unpack(keys), stride=stride)

@@ -51,7 +51,7 @@ class SparseTensor:
             raise ValueError(f"{tuple(features.shape)} features for {len(coordinates)} points")
         wrapped = engine.SparseTensor(
             features,
-            coordinates.to(torch.int32),
+            coordinates.to(torch.int32).contiguous(),
             tensor_stride=list(per_axis(stride, coordinates.shape[1] - 1, "stride")),
             coordinate_manager=manager,
         )

@@ -49,7 +49,7 @@ from vasculome.ultrasound.psf import estimate_bytes
 def settings(config: RunConfig) -> tuple[ClutterConfig, LocalizeConfig, PsfConfig]:
     """Return the settings that the output depends on."""
     chosen = config.ultrasound
-    return chosen.clutter, chosen.localize, chosen.psf
+    return chosen.clutter, chosen.localize.without_network(), chosen.psf
 
 
 def raw_fingerprint(job: Job) -> str | None:
@@ -174,7 +174,8 @@ def _write_psf(
     much can be done without.
     """
     source = chosen.psf.source
-    found = bright_bubbles(np.abs(filtered), chosen.localize) if source == "estimated" else None
+    how = chosen.localize.without_network()
+    found = bright_bubbles(np.abs(filtered), how) if source == "estimated" else None
     try:
         psf = make_psf(chosen.psf, pixels, iq_t=filtered, bubbles=found)
     except UserError as error:

@@ -14,6 +14,7 @@ from vasculome.config import ModelConfig, RunConfig
 from vasculome.errors import UserError
 from vasculome.stages.digest import code_digest, digest_of
 from vasculome.stages.job import MODELS
+from vasculome.storage.shards import file_checksum
 
 _CHANGES_NO_RESULT = {
     "seeds",
@@ -74,7 +75,16 @@ class Training:
         """Return a digest of the code, the settings and the seed."""
         content = self.settings.model_dump(mode="json", exclude=_CHANGES_NO_RESULT)
         code = code_digest("vasculome.stages.train")
-        return digest_of({"code": code, "settings": content, "seed": self.seed})
+        finder = _checksum(getattr(self.settings, "finder", None))
+        return digest_of({"code": code, "settings": content, "finder": finder, "seed": self.seed})
+
+
+def _checksum(path: str | None) -> str | None:
+    """Return what identifies a file; training tells of one that cannot be read."""
+    try:
+        return None if path is None else file_checksum(Path(path))
+    except OSError:
+        return "cannot be read"
 
 
 def model_folder(results: str, name: str) -> Path:

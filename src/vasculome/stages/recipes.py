@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
-from vasculome.config import BubbleNetConfig, ModelConfig, StulmConfig
+from vasculome.config import BubbleNetConfig, ModelConfig, SiteFinderConfig, StulmConfig
 from vasculome.errors import UserError
 from vasculome.models.bubble_net import BubbleNetDesign
+from vasculome.models.build import build
+from vasculome.models.site_finder import SiteFinder, SiteFinderDesign
 from vasculome.models.stulm import TIME_STRIDE, StulmDesign
+from vasculome.storage.weights import fill, read_weights
 from vasculome.training import scenes
 from vasculome.training.bubble_recipe import BubbleRecipe
 from vasculome.training.loop import Plan, Recipe
 from vasculome.training.scenes import UlmScene
+from vasculome.training.site_recipe import SiteRecipe
 from vasculome.training.stulm_recipe import Sparsify, StulmRecipe
 
 _DENSE_FRAMES, _DENSE_PX = 128, 4
@@ -62,6 +67,8 @@ def recipe_of(settings: ModelConfig, *, where: str) -> Recipe:
     """
     if isinstance(settings, BubbleNetConfig):
         return _bubble_net(settings)
+    if isinstance(settings, SiteFinderConfig):
+        return _site_finder(settings, where=where)
     return _stulm(settings, where=where)
 
 
@@ -72,6 +79,24 @@ def _bubble_net(settings: BubbleNetConfig) -> BubbleRecipe:
         settings.movie_seed,
         batch_size=settings.batch_size,
         validation_movies=settings.validation_movies,
+    )
+
+
+def _site_finder(settings: SiteFinderConfig, *, where: str) -> SiteRecipe:
+    scene = scene_of(settings)
+    if scene.n_frames % 2:
+        raise UserError(
+            f"the network takes an even number of frames, not {scene.n_frames}",
+            where=f"{where}.frames",
+            fix="give one more or one fewer",
+        )
+    return SiteRecipe(
+        SiteFinderDesign(settings.n_dims, settings.channels, settings.depth),
+        scene,
+        settings.movie_seed,
+        batch_size=settings.batch_size,
+        validation_movies=settings.validation_movies,
+        around_px=settings.around_px,
     )
 
 
@@ -91,7 +116,6 @@ def _stulm(settings: StulmConfig, *, where: str) -> StulmRecipe:
             where=where,
             fix="set frames and patch_px, or another engine",
         )
-    values = {"threshold": settings.threshold, "top_k": settings.top_k, "none": 0.0}
     return StulmRecipe(
         StulmDesign(
             settings.n_dims,
@@ -102,7 +126,7 @@ def _stulm(settings: StulmConfig, *, where: str) -> StulmRecipe:
         ),
         scene,
         settings.movie_seed,
-        Sparsify(settings.sparsify, values[settings.sparsify]),
+        _sparsify(settings, where=where),
         batch_size=settings.batch_size,
         validation_movies=settings.validation_movies,
         dilated_steps=settings.dilated_steps,
@@ -110,3 +134,26 @@ def _stulm(settings: StulmConfig, *, where: str) -> StulmRecipe:
         cascade_steps=settings.cascade_steps,
         repeat_after=settings.repeat_after,
     )
+
+
+def _sparsify(settings: StulmConfig, *, where: str) -> Sparsify:
+    value = {
+        "threshold": settings.threshold,
+        "top_k": settings.top_k,
+        "cnn": settings.cnn,
+        "none": 0.0,
+    }[settings.sparsify]
+    if settings.finder is None:
+        return Sparsify(settings.sparsify, value)
+    path = Path(settings.finder)
+    tensors, card = read_weights(path)
+    if card["architecture"] != "site_finder" or card["arguments"]["n_dims"] != settings.n_dims:
+        raise UserError(
+            f"are weights of {card['architecture']}, not of a site_finder for {settings.n_dims}-D",
+            where=path,
+            fix=f"give {where}.finder others",
+        )
+    finder = build(card["architecture"], card["arguments"])
+    assert isinstance(finder, SiteFinder)
+    fill(finder, tensors, path=path)
+    return Sparsify("cnn", value, finder.eval())

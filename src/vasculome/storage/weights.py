@@ -7,16 +7,19 @@ import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
-import torch
-from safetensors.torch import load, save
-from torch import Tensor
 
 from vasculome import __version__
 from vasculome.errors import UserError
 from vasculome.storage.shards import write_bytes_atomic, write_json_atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# torch takes seconds to import, and a card is read wherever a workflow is planned: only what holds
+# tensors imports it.
 
 _REQUIRED = ("name", "architecture", "arguments", "sha256")
 
@@ -43,6 +46,8 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, 
     UserError
         As `vasculome.storage.shards.write_bytes_atomic`.
     """
+    from safetensors.torch import save  # noqa: PLC0415
+
     data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     digest = hashlib.sha256(data).hexdigest()
     write_bytes_atomic(path, data)
@@ -59,28 +64,68 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         One of the files is missing or damaged, they do not belong together, or a weight is not a
         finite number.
     """
-    card = read_card(path)
-    data = _read(path)
-    if hashlib.sha256(data).hexdigest() != card["sha256"]:
-        raise UserError(
-            f"these are not the weights that {card_path(path).name} tells of",
-            where=path,
-            fix="copy both files again, or train the network again",
-        )
+    import torch  # noqa: PLC0415
+    from safetensors.torch import load  # noqa: PLC0415
+
+    card, data = _checked(path)
     try:
         tensors = load(data)
-    except (safetensors.SafetensorError, ValueError) as error:
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise UserError(
             f"are no weights, or damaged: {error}", where=path, fix="copy the file again"
         ) from error
-    broken = sorted(
-        n for n, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()
-    )
+    broken = sorted(n for n, t in tensors.items() if not torch.isfinite(t).all())
     if broken:
         raise UserError(
             f"{broken[0]} holds values that are not finite", where=path, fix="train it again"
         )
     return tensors, card
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, path: Path) -> None:
+    """Put weights into a network.
+
+    Parameters
+    ----------
+    network
+        Of the architecture that the card tells of.
+    tensors, path
+        From :func:`read_weights`, and of what file.
+
+    Raises
+    ------
+    UserError
+        They are of another network: names, shapes or types differ.
+    """
+    own = network.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        if name not in tensors:
+            fault = f"{name} is missing"
+        elif name not in own:
+            fault = f"it has no {name}"
+        elif own[name].shape != tensors[name].shape:
+            fault = f"{name} is {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
+        elif own[name].dtype != tensors[name].dtype:
+            fault = f"{name} is {tensors[name].dtype} instead of {own[name].dtype}"
+        else:
+            continue
+        raise UserError(
+            f"are not weights of the network that {card_path(path).name} tells of: {fault}",
+            where=path,
+            fix="give weights that this version of vasculome trained, with the card beside them",
+        )
+    network.load_state_dict(dict(tensors))
+
+
+def check_weights(path: Path) -> dict[str, Any]:
+    """Return the card of weights, whose file is the one that it tells of; no tensor is made.
+
+    Raises
+    ------
+    UserError
+        One of the files is missing or damaged, or they do not belong together.
+    """
+    return _checked(path)[0]
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -133,6 +178,17 @@ def shipped(name: str) -> Path:
             fix="give one of these, or the path of a .safetensors file",
         )
     return found[name]
+
+
+def _checked(path: Path) -> tuple[dict[str, Any], bytes]:
+    card, data = read_card(path), _read(path)
+    if hashlib.sha256(data).hexdigest() != card["sha256"]:
+        raise UserError(
+            f"these are not the weights that {card_path(path).name} tells of",
+            where=path,
+            fix="copy both files again, or train the network again",
+        )
+    return card, data
 
 
 def _read(path: Path) -> bytes:

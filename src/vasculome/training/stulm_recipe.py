@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 from torch import Tensor, nn
 
+from vasculome.models.site_finder import SiteFinder
 from vasculome.models.stulm import CHUNK_FRAMES, LEVELS, UPSCALING, Stulm, StulmDesign
 from vasculome.sparse import SparseTensor, backend
 from vasculome.training.losses import soft_dice_loss
 from vasculome.training.movies import UlmMovie, UlmScene, make_movie, path_target
+from vasculome.training.site_recipe import find_sites
 from vasculome.ultrasound.sparsify import above, strongest
 
 KEEP_PROBABILITY = 0.5
@@ -28,16 +30,26 @@ class Sparsify:
     Attributes
     ----------
     method
-        ``threshold`` of |c|², ``top_k`` a movie, or ``none``: all of a dense movie.
+        ``threshold`` of |c|², ``top_k`` a movie, ``cnn``: where a network finds bubbles, or
+        ``none``: all of a dense movie.
     value
-        Threshold, or number of sites.
+        Threshold, number of sites, or least probability.
+    finder
+        The network, for ``cnn``.
     """
 
-    method: Literal["threshold", "top_k", "none"] = "threshold"
+    method: Literal["threshold", "top_k", "cnn", "none"] = "threshold"
     value: float = 0.1
+    finder: SiteFinder | None = None
+
+    def __post_init__(self) -> None:
+        if (self.method == "cnn") != (self.finder is not None):
+            raise ValueError("a finder goes with the method cnn, and only with it")
 
     def mask(self, correlation: NDArray[np.complex64]) -> NDArray[np.bool_]:
         """Return the sites, (t, z, [y,] x)."""
+        if self.finder is not None:
+            return find_sites(self.finder, correlation, min_probability=self.value)
         if self.method == "threshold":
             return above(correlation, threshold=self.value)
         if self.method == "top_k":

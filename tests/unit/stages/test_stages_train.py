@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import statistics
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from vasculome.config import BubbleNetConfig, StulmConfig, parse_config
 from vasculome.errors import UserError
 from vasculome.models.bubble_net import BubbleNetDesign
+from vasculome.models.site_finder import SiteFinder, SiteFinderDesign
 from vasculome.models.stulm import StulmDesign
 from vasculome.stages.job import load_run
 from vasculome.stages.model_card import over_seeds, write_model_card
@@ -23,6 +25,7 @@ from vasculome.stages.models import training_of, trainings
 from vasculome.stages.recipes import plan_of, recipe_of, scene_of
 from vasculome.stages.train import train_model
 from vasculome.storage.checkpoints import read_checkpoint
+from vasculome.storage.weights import write_weights
 from vasculome.training.bubble_recipe import BubbleRecipe
 from vasculome.training.scenes import broad_2d, paper_3d
 from vasculome.training.stulm_recipe import Sparsify, StulmRecipe
@@ -207,6 +210,26 @@ def test_every_setting_reaches_the_recipe():
     for name in (*names, "repeat_after"):
         assert getattr(recipe, name) == getattr(settings, name)
     assert recipe.seed == 8
+
+
+def test_a_network_of_sites_is_given_to_the_one_that_needs_it(tmp_path):
+    path = tmp_path / "sites.safetensors"
+    design = SiteFinderDesign(2, channels=4, depth=2)
+    card = {"name": "sites", "architecture": "site_finder", "arguments": asdict(design)}
+    finder = SiteFinder(design)
+    write_weights(path, finder.state_dict(), card)
+    settings = {"network": "stulm", "scene": "paper_2d", "sparsify": "cnn", "finder": str(path)}
+    recipe = recipe_of(StulmConfig(**settings, cnn=0.3), where="")
+    assert (recipe.sparsify.method, recipe.sparsify.value) == ("cnn", 0.3)
+    for name, kept in recipe.sparsify.finder.state_dict().items():
+        assert torch.equal(kept, finder.state_dict()[name])
+    # Other weights are another training.
+    config = parse_config(_config(tmp_path, tiny=settings), where="test")
+    before = training_of(config, "tiny", 0).identity()
+    write_weights(path, SiteFinder(design).state_dict(), card)
+    assert training_of(config, "tiny", 0).identity() != before
+    with pytest.raises(UserError, match="not of a site_finder for 3-D"):
+        recipe_of(StulmConfig(**{**settings, "scene": "paper_3d"}), where="models.tiny")
 
 
 def test_the_preset_of_the_paper_has_its_rates():

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from vasculome.errors import UserError
-from vasculome.storage.weights import card_path, read_weights, shipped, write_weights
+from vasculome.storage.weights import (
+    card_path,
+    check_weights,
+    fill,
+    read_weights,
+    shipped,
+    write_weights,
+)
 
 CARD = {"name": "tiny", "architecture": "stulm", "arguments": {"n_dims": 2}, "seed": 3}
 
@@ -41,7 +50,7 @@ def test_same_tensors_same_bytes(path, tmp_path):
 @pytest.mark.parametrize("size", [0, 5, 60])
 def test_a_truncated_file_is_refused(path, size):
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(UserError, match="not the weights that tiny.json tells of"):
+    with pytest.raises(UserError, match=r"not the weights that tiny\.json tells of"):
         read_weights(path)
 
 
@@ -89,3 +98,46 @@ def test_a_weight_that_is_not_finite(tmp_path):
 def test_weights_that_do_not_ship():
     with pytest.raises(UserError, match="no weights 'none_such'"):
         shipped("none_such")
+
+
+def test_a_card_is_checked_without_torch(path):
+    """The workflow reads it before anything runs, and torch takes seconds to import."""
+    look = (
+        "import sys; from pathlib import Path; from vasculome.storage.weights import check_weights;"
+        "print(check_weights(Path(sys.argv[1]))['seed'], 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", look, str(path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["3", "False"]
+    path.write_bytes(b"other")
+    with pytest.raises(UserError, match="not the weights"):
+        check_weights(path)
+
+
+def _layer(shape=(3, 2), dtype=torch.float32, name="weight"):
+    layer = torch.nn.Module()
+    layer.register_parameter(name, torch.nn.Parameter(torch.zeros(shape, dtype=dtype)))
+    return layer
+
+
+def test_weights_fill_the_network_they_are_of(path):
+    layer = _layer()
+    fill(layer, {"weight": torch.arange(6.0).view(3, 2)}, path=path)
+    assert layer.weight.tolist() == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [
+        (_layer(name="kernel"), "kernel is missing"),
+        (torch.nn.Module(), "it has no weight"),
+        (_layer((2, 3)), r"weight is \(3, 2\) instead of \(2, 3\)"),
+        (_layer(dtype=torch.float64), "weight is torch.float32 instead of torch.float64"),
+    ],
+)
+def test_weights_of_another_network_are_refused(path, layer, says):
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    with pytest.raises(UserError, match=rf"tiny\.json tells of: {says}"):
+        fill(layer, {"weight": torch.ones(3, 2)}, path=path)
+    assert all(torch.equal(before[name], v) for name, v in layer.state_dict().items())
