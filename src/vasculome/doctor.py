@@ -17,10 +17,11 @@ from vasculome.errors import UserError
 from vasculome.stages.catalog import CATALOG
 from vasculome.storage.ledger import Lease, tile_order, void_tiles
 from vasculome.storage.verify import verify_all
+from vasculome.storage.weights import check_weights, shipped_weights
 
 
 def check_installation() -> int:
-    """Print what is installed and what the machine has; return 1 where something is missing."""
+    """Print what is installed and what the machine has; return 1 where something is amiss."""
     print(f"Python {platform.python_version()} on {platform.platform()}")
     print(f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.1f} GB of memory")
     print(f"{shutil.disk_usage('.').free / 1e9:.0f} GB free in {Path.cwd()}")
@@ -35,8 +36,27 @@ def check_installation() -> int:
         except importlib.metadata.PackageNotFoundError:
             missing += 1
             print(f"  {name}: MISSING (pip install {name!r})")
-    print("The installation is whole." if not missing else f"{missing} packages are missing.")
-    return int(missing > 0)
+    damaged = _check_shipped_weights()
+    if missing:
+        print(f"{missing} packages are missing.")
+    if damaged:
+        print(f"{damaged} weights are damaged: install vasculome again.")
+    if not missing and not damaged:
+        print("The installation is whole.")
+    return int(missing + damaged > 0)
+
+
+def _check_shipped_weights() -> int:
+    """Print what networks come with the package; return how many are damaged."""
+    damaged = 0
+    for path in shipped_weights():
+        try:
+            card = check_weights(path)
+            print(f"  weights {path.stem}: {card['architecture']}, {card['sha256'][:12]}")
+        except UserError as error:
+            damaged += 1
+            print(f"  weights {path.stem}: DAMAGED ({error})")
+    return damaged
 
 
 def _gpu() -> str:

@@ -64,7 +64,7 @@ def test_shipped_config_comments_every_key():
         previous = line.strip()
 
 
-@pytest.mark.parametrize("name", ["quick", "ship", "paper"])
+@pytest.mark.parametrize("name", ["quick", "ship", "paper", "benchmark"])
 def test_presets_of_networks_are_valid_and_have_no_samples(name):
     content = yaml.safe_load((ROOT / f"config/models/{name}.yaml").read_text())
     config = parse_config(content, where=name)
@@ -95,6 +95,10 @@ def test_schemas_are_in_step_with_the_models(name, model):
     assert on_disk == model.model_json_schema(), "run: vasculome schemas workflow/schemas"
 
 
+def _by_network(**settings):
+    return {"ultrasound": {"localize": {"localizer": "stulm", **settings}}}
+
+
 def _stulm(**settings):
     return {"models": {"a": {"network": "stulm", **settings}}}
 
@@ -116,6 +120,9 @@ def _stulm(**settings):
         ({"ultrasound": {"clutter": {"keep_from": 501}}}, "nothing would be kept"),
         ({"ultrasound": {"clutter": {"keep_to": 2}}}, "keep_to must not be below keep_from"),
         ({"ultrasound": {"track": {"max_speed_mm_s": "fast"}}}, "got 'fast'"),
+        (_by_network(max_maxima=2), "localize: localizer stulm has no patches"),
+        (_by_network(stulm={"min_probability": 1.5}), "localize.stulm.min_probability: Input"),
+        (_by_network(stulm={"device": "tpu"}), "localize.stulm.device: Input should be 'cpu' or"),
         ({"models": {"a": {}}}, "models.a: needs the key 'network'"),
         ({"models": {"a": {"network": "unet"}}}, "expected tags: 'stulm', 'bubble_net'"),
         ({"models": {"a b": {"network": "stulm"}}}, "models.a b: String should match"),

@@ -7,6 +7,7 @@ import json
 import os
 
 import pytest
+import torch
 
 from vasculome import doctor
 from vasculome.app import main
@@ -14,6 +15,7 @@ from vasculome.stages.catalog import CATALOG
 from vasculome.storage.lease import lease_path
 from vasculome.storage.ledger import Ledger, TileResult
 from vasculome.storage.shards import checksum, write_bytes_atomic
+from vasculome.storage.weights import write_weights
 
 STORES = {
     "register": ["offsets"],
@@ -166,6 +168,21 @@ def test_a_damaged_manifest_is_one_line(results, capsys):
     assert main(["doctor", "--verify", str(results / "mouse/tracks")]) == 2
     assert capsys.readouterr().err.startswith(f"vasculome: {manifest}: is no manifest")
     assert len(_tiles(results / "mouse/tracks")) == 4
+
+
+def test_weights_that_ship_are_checked(capsys, monkeypatch, tmp_path):
+    card = {"name": "w", "architecture": "bubble_net", "arguments": {}}
+    for name in ("good", "bad"):
+        write_weights(tmp_path / f"{name}.safetensors", {"a": torch.ones(3)}, card)
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(bad.read_bytes()[:-1])
+    paths = [tmp_path / f"{name}.safetensors" for name in ("bad", "good")]
+    monkeypatch.setattr(doctor, "shipped_weights", lambda: paths)
+    assert main(["doctor"]) == 1
+    told = capsys.readouterr().out
+    assert "weights good: bubble_net, " in told
+    assert "weights bad: DAMAGED" in told and "1 weights are damaged" in told
+    assert "The installation is whole" not in told
 
 
 def test_the_installation_is_whole_here(capsys):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import csv
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -14,7 +16,8 @@ from test_bad_images import not_a_number
 from tiny_project import BRAIN, CONFIG, MOSAIC, MOUSE, ROOT, Project, copy_of, write_raw
 
 from vasculome.config import Sample, parse_config
-from vasculome.stages.catalog import CATALOG
+from vasculome.report.build import report_cohort
+from vasculome.stages.catalog import CATALOG, stages_of
 from vasculome.stages.job import Job
 from vasculome.storage.tables import read_parts
 
@@ -155,6 +158,38 @@ def test_new_sample_leaves_the_others_alone(spare):
     planned = _planned(spare.run("-n"))
     stages = [stage for stage, entry in CATALOG.items() if entry.modality == "ultrasound"]
     assert planned == dict.fromkeys([*stages, *REPORTS], 1)
+
+
+def test_a_localizer_of_its_own_reruns_what_it_touches(spare):
+    spare.write_samples(BRAIN, MOSAIC, {**MOUSE, "localizer": "radial_symmetry"})
+    # From localizing on; and the echo of a bubble, which is learnt from what it finds.
+    stages = {"calibrate", "localize", "track", "ulm_maps", "ulm_quality"}
+    assert set(_planned(spare.run("-n"))) == stages | REPORTS
+
+
+def test_one_file_is_mapped_with_two_localizers_side_by_side(spare, monkeypatch):
+    rat = {**MOUSE, "sample": "rat", "localizer": "radial_symmetry"}
+    spare.write_samples(BRAIN, MOSAIC, MOUSE, rat)
+    monkeypatch.chdir(spare.folder)
+    for stage in stages_of(Sample.model_validate(rat)):
+        assert spare.run_stage(stage, "rat").code == 0
+    content = {
+        name: [
+            json.loads(Path(f"results/{name}/manifests/{stage}.json").read_text())["content"]
+            for stage in ("ingest_iq", "localize")
+        ]
+        for name in ("mouse", "rat")
+    }
+    assert content["mouse"][0] == content["rat"][0] and content["mouse"][1] != content["rat"][1]
+    table, page = Path("results/cohort/summary.tsv"), Path("results/cohort/report.html")
+    report_cohort(config=CONFIG, table=str(table), page=str(page))
+    with table.open(newline="") as stream:
+        told = {row["sample"]: row["localizer"] for row in csv.DictReader(stream, delimiter="\t")}
+    conventional = {"mouse": "gaussian_fit_common_width", "rat": "radial_symmetry"}
+    assert told == {"brain": "", "mosaic": "", **conventional}
+    html = page.read_text()
+    assert "Side by side: mouse, rat" in html
+    assert html.count('<img src="data:image/png;base64,') == 2
 
 
 def test_changed_maps_are_made_anew_and_nothing_else(spare, finished):

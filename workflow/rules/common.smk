@@ -65,7 +65,7 @@ def inputs_of_stage(stage):
 
 def samples_with(stage):
     """Return the names of the samples that have a stage."""
-    return [sample.sample for sample in SAMPLES if stage in stages_of(sample)]
+    return [sample.sample for sample in SAMPLES if stage in stages_of(sample, CONFIG)]
 
 
 def row(wildcards):
@@ -75,7 +75,7 @@ def row(wildcards):
 
 def manifests_of_sample(wildcards):
     """Return the manifests of all stages of the sample in `wildcards`."""
-    stages = stages_of(SAMPLE[wildcards.sample])
+    stages = stages_of(SAMPLE[wildcards.sample], CONFIG)
     return [f"{RESULTS}/{wildcards.sample}/manifests/{stage}.json" for stage in stages]
 
 

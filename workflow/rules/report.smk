@@ -32,7 +32,7 @@ rule cohort:
         manifests=[
             f"{RESULTS}/{sample.sample}/manifests/{stage}.json"
             for sample in SAMPLES
-            for stage in stages_of(sample)
+            for stage in stages_of(sample, CONFIG)
         ],
     output:
         table=f"{RESULTS}/cohort/summary.tsv",
@@ -47,7 +47,7 @@ rule cohort:
         f"{RESULTS}/benchmarks/cohort.tsv"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=10,
     script:
         "../scripts/cohort.py"

@@ -11,6 +11,7 @@ from vasculome.config.models import (
     StulmConfig,
     TrainingConfig,
 )
+from vasculome.config.per_sample import config_of
 from vasculome.config.point_spread import ProbeConfig, PsfConfig
 from vasculome.config.run import (
     BeamformConfig,
@@ -32,6 +33,7 @@ from vasculome.config.run import (
 from vasculome.config.samples import MICROSCOPY_FORMATS, Sample, parse_sample, parse_samples
 from vasculome.config.slices import SliceStack, differing, stacks_of
 from vasculome.config.stitching import LightConfig, PairsConfig, PositionsConfig
+from vasculome.config.superresolve import SuperresolveConfig
 
 __all__ = [
     "MICROSCOPY_FORMATS",
@@ -58,11 +60,13 @@ __all__ = [
     "SliceStack",
     "StorageConfig",
     "StulmConfig",
+    "SuperresolveConfig",
     "TrackConfig",
     "TrainingConfig",
     "UlmMapsConfig",
     "UltrasoundConfig",
     "VesselMapsConfig",
+    "config_of",
     "differing",
     "parse_config",
     "parse_sample",

@@ -21,6 +21,7 @@ from vasculome.config.settings import (
     first_fault,
 )
 from vasculome.config.stitching import StitchConfig
+from vasculome.config.superresolve import SuperresolveConfig
 
 
 class ComputeConfig(Settings):
@@ -276,6 +277,7 @@ class UltrasoundConfig(Settings):
     localize: LocalizeConfig = LocalizeConfig()
     track: TrackConfig = TrackConfig()
     maps: UlmMapsConfig = UlmMapsConfig()
+    superresolve: SuperresolveConfig = SuperresolveConfig()
 
     @model_validator(mode="after")
     def _images_are_kept_where_they_count(self) -> Self:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from vasculome.config.localize import Localizer
 from vasculome.config.settings import PositiveFloat, PositiveInt, Settings, first_fault
 from vasculome.config.slices import check_stacks
 from vasculome.errors import UserError
@@ -49,6 +50,7 @@ _ULTRASOUND_COLUMNS = (
     "speed_of_sound_m_s",
     "volume",
     "elevation_mm",
+    "localizer",
 )
 
 
@@ -133,6 +135,9 @@ class Sample(Settings):
     )
     elevation_mm: Finite | None = Field(
         None, description="Ultrasound, 2-D: position of this slice's plane along y in its volume."
+    )
+    localizer: Localizer | None = Field(
+        None, description="Ultrasound: for this sample instead of ultrasound.localize.localizer."
     )
     pose_mm: tuple[float, ...] | None = Field(
         None,
@@ -230,8 +235,11 @@ class Sample(Settings):
         return self.model_dump(mode="json", exclude_none=True)
 
     def identity(self) -> dict[str, Any]:
-        """Return what the sample's results depend on: its place in a volume is the volume's."""
-        return self.model_dump(mode="json", exclude={"volume", "elevation_mm"})
+        """Return what the sample's results depend on.
+
+        Its place in a volume is the volume's, and the localizer is among the settings.
+        """
+        return self.model_dump(mode="json", exclude={"volume", "elevation_mm", "localizer"})
 
 
 def parse_samples(text: str, *, where: str) -> tuple[Sample, ...]:

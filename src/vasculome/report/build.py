@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vasculome.report.beside import beside, same_raw
 from vasculome.report.cohort import write_cohort_report
 from vasculome.report.networks import write_models_report
 from vasculome.report.sample import sample_summary, write_sample_report
@@ -18,7 +19,7 @@ def report_sample(*, config: Mapping[str, Any], sample: str, out: str) -> None:
     run, samples = load_run(config)
     row = next(s for s in samples if s.sample == sample)
     results = Path(run.results)
-    stages = stages_of(row)
+    stages = stages_of(row, run)
     job = Job(stages[-1], run, row)
     check_stores(job, [stage for stage in stages if job.manifest_path(stage).exists()])
     write_sample_report(
@@ -26,7 +27,7 @@ def report_sample(*, config: Mapping[str, Any], sample: str, out: str) -> None:
         sample=row.row(),
         stages=stages,
         # A volume of slices has no settings of its own.
-        parameters=run.model_dump(mode="json").get(row.modality, {}),
+        parameters=job.config.model_dump(mode="json").get(row.modality, {}),
         benchmarks_dir=results / "benchmarks" / sample,
         out=Path(out),
     )
@@ -41,7 +42,13 @@ def report_cohort(*, config: Mapping[str, Any], table: str, page: str) -> None:
         )
         for s in samples
     ]
-    write_cohort_report(summaries, Path(table), Path(page))
+    groups = same_raw(samples)
+    for sample in (sample for group in groups for sample in group):
+        job = Job("ulm_maps", run, sample)
+        if job.manifest_path("ulm_maps").exists():
+            check_stores(job, ["ulm_maps"])
+    compared = [beside(Path(run.results), [s.sample for s in group]) for group in groups]
+    write_cohort_report(summaries, Path(table), Path(page), side_by_side=compared)
 
 
 def report_models(*, config: Mapping[str, Any], out: str) -> None:

@@ -180,7 +180,13 @@ def density_figure(
     return _map_figure(density, title=title, label=label, cmap=cmap, main=main, exponent=1.0)
 
 
-def ulm_density(density: Volume, *, power_doppler: Volume | None = None) -> Figure:
+def ulm_density(
+    density: Volume,
+    *,
+    power_doppler: Volume | None = None,
+    title: str = "ULM density",
+    highest: float | None = None,
+) -> Figure:
     """Return the map of microbubble counts, square-root compressed; power Doppler beside it.
 
     Parameters
@@ -190,21 +196,24 @@ def ulm_density(density: Volume, *, power_doppler: Volume | None = None) -> Figu
     power_doppler
         Mean intensity of the clutter-filtered IQ on the same field of view; shown in decibels
         below its maximum.
+    highest
+        Where the scale of counts ends; None: where that of this map alone would.
     """
     label = "microbubbles per " + ("pixel" if density.values.ndim == 2 else "voxel")
     if power_doppler is None:
         return _map_figure(
             density,
-            title="ULM density",
+            title=title,
             label=label,
             cmap=colors.DENSITY,
             main="xz",
             exponent=_COMPRESSION,
+            highest=highest,
         )
     layout = views(density.extent_um, main="xz")
     figure, panels = black_panels(
         panel_extent_um(layout),
-        titles=["Power Doppler", "ULM density"],
+        titles=["Power Doppler", title],
         panel_width_in=_MIDDLE_IN,
         legends=[True, True],
     )
@@ -216,7 +225,59 @@ def ulm_density(density: Volume, *, power_doppler: Volume | None = None) -> Figu
     draw_color_bar(
         panels[0], cmap=colors.INTENSITY, norm=doppler_norm, label="power (dB)", extend="min"
     )
-    _draw_map(panels[1], density, layout, label=label, cmap=colors.DENSITY, exponent=_COMPRESSION)
+    _draw_map(
+        panels[1],
+        density,
+        layout,
+        label=label,
+        cmap=colors.DENSITY,
+        exponent=_COMPRESSION,
+        highest=highest,
+    )
+    return figure
+
+
+def highest_density(density: Volume) -> float:
+    """Return where the scale of a map of microbubble counts ends, seen along all axes."""
+    return _highest(_flat(density, views(density.extent_um, main="xz")))
+
+
+def _highest(pictures: Sequence[NDArray[np.generic]]) -> float:
+    return max(_end_of_scale(picture) for picture in pictures)
+
+
+def vessel_probability(probability: Volume, *, density: Volume | None = None) -> Figure:
+    """Return the map of probabilities of vessels, and that of microbubble counts beside it.
+
+    Parameters
+    ----------
+    probability
+        From 0 to 1, (z, x) or (z, y, x).
+    density
+        Microbubbles counted in each pixel on about the same field of view.
+    """
+    layout = views(probability.extent_um, main="xz")
+    shown = [probability] if density is None else [density, probability]
+    figure, panels = black_panels(
+        panel_extent_um(layout),
+        titles=["Vessels by network"] if density is None else ["ULM density", "Vessels by network"],
+        panel_width_in=_WIDE_IN if density is None else _MIDDLE_IN,
+        legends=[True] * len(shown),
+    )
+    if density is not None:
+        _draw_map(
+            panels[0],
+            density,
+            views(density.extent_um, main="xz"),
+            label="microbubbles per " + ("pixel" if density.values.ndim == 2 else "voxel"),
+            cmap=colors.DENSITY,
+            exponent=_COMPRESSION,
+        )
+    norm = Normalize(0, 1)
+    _draw(panels[-1], _flat(probability, layout), layout, colors.INTENSITY, norm)
+    draw_color_bar(
+        panels[-1], cmap=colors.INTENSITY, norm=norm, label="probability", extend="neither"
+    )
     return figure
 
 
@@ -227,13 +288,20 @@ def _decibels(power: NDArray[np.generic]) -> NDArray[np.float64]:
 
 
 def _map_figure(
-    volume: Volume, *, title: str, label: str, cmap: Colormap, main: str, exponent: float
+    volume: Volume,
+    *,
+    title: str,
+    label: str,
+    cmap: Colormap,
+    main: str,
+    exponent: float,
+    highest: float | None = None,
 ) -> Figure:
     layout = views(volume.extent_um, main=main)
     figure, (panel,) = black_panels(
         panel_extent_um(layout), titles=[title], panel_width_in=_WIDE_IN, legends=[True]
     )
-    _draw_map(panel, volume, layout, label=label, cmap=cmap, exponent=exponent)
+    _draw_map(panel, volume, layout, label=label, cmap=cmap, exponent=exponent, highest=highest)
     return figure
 
 
@@ -249,10 +317,11 @@ def _draw_map(
     label: str,
     cmap: Colormap,
     exponent: float,
+    highest: float | None = None,
 ) -> None:
     # Zero is nothing, whatever colour the map begins with.
     pictures = [np.where(flat > 0, flat, np.nan) for flat in _flat(volume, layout)]
-    high = max(_end_of_scale(picture) for picture in pictures)
+    high = _highest(pictures) if highest is None else highest
     norm = PowerNorm(exponent, 0.0, high, clip=True)
     _draw(panel, pictures, layout, cmap, norm)
     clipped = any(bool((picture > high).any()) for picture in pictures)

@@ -9,6 +9,7 @@ from typing import Any
 from vasculome import __version__
 from vasculome.report.album import Album, write_figures
 from vasculome.report.flow_pictures import flow_album, slices_album
+from vasculome.report.network_pictures import add_vessels
 from vasculome.report.page import KeyNumber, Section, Table, render_page
 from vasculome.report.sources import read_benchmark, read_manifest
 from vasculome.report.stitching_pictures import stitching
@@ -27,6 +28,9 @@ _CHARTS = (
     "clutter",
     "psf",
 )
+_WORDS = ("sample", "modality", "localizer")
+"""What the table of the cohort tells of a sample that is no number for the head of its page."""
+
 _MB_PER_MIB = 1.048576
 
 
@@ -62,6 +66,8 @@ def write_sample_report(
         A result is there but cannot be read, or a file cannot be written.
     """
     album = _ALBUMS[sample["modality"]](sample_dir)
+    if "superresolve" in stages:
+        add_vessels(album, sample_dir)
     write_figures(album, sample_dir / "figures")
     summaries = _summaries(sample_dir, stages)
     sections = _picture_sections(album)
@@ -84,7 +90,7 @@ def write_sample_report(
         key_numbers=[
             KeyNumber(heading(key), words(value))
             for key, value in sample_summary(sample_dir, sample=sample).items()
-            if key not in ("sample", "modality")
+            if key not in _WORDS
         ],
     )
     write_bytes_atomic(out, page.encode())
@@ -99,6 +105,7 @@ KEY_NUMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("skeleton", "median_radius_um"),
     ),
     "ultrasound": (
+        ("localize", "localizer"),
         ("localize", "detections"),
         ("localize", "detections_per_frame"),
         ("track", "tracks"),

@@ -54,6 +54,11 @@ class LinearArray:
         """Wavelength at the centre frequency."""
         return 1e6 * self.sound_speed_m_s / self.frequency_hz
 
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether there is a plane wave to the left for each to the right."""
+        return sorted(self.angles_deg) == sorted(-a for a in self.angles_deg)
+
     def echo(self, pymust: ModuleType, depth_um: float, axes_um: Sequence[Float]) -> Complex:
         """Return the compounded image (z, x) of a point at x = 0."""
         param = _param(pymust, self)
@@ -107,6 +112,12 @@ class MatrixArray:
         """Wavelength at the centre frequency."""
         return 1e6 * self.sound_speed_m_s / self.frequency_hz
 
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether the plane waves are the same seen from the left, and from behind."""
+        waves = sorted(self.angles_deg)
+        return waves == sorted((-x, y) for x, y in waves) == sorted((x, -y) for x, y in waves)
+
     def echo(self, pymust: ModuleType, depth_um: float, axes_um: Sequence[Float]) -> Complex:
         """Return the compounded image (z, y, x) of a point at x = y = 0."""
         param = _param(pymust, self)
@@ -138,7 +149,7 @@ def simulate_echoes(
 
     Each plane wave is transmitted, its echo received (``simus``), demodulated (``rf2iq``), delayed
     and summed (``dasmtx``), and the waves are added up. A depth takes about half a second for a
-    linear array, a quarter of a minute or more for a matrix array.
+    linear array; for a matrix array, a quarter of a minute to a quarter of an hour, by the pixels.
 
     Parameters
     ----------
@@ -196,8 +207,14 @@ def simulate_bank(
     reach = np.array([reach_wavelengths[0], *[reach_wavelengths[1]] * lateral])
     half = np.rint(reach * steps).astype(int)
     step_um = array.wavelength_um / steps
-    offsets_um = [s * np.arange(-n, n + 1) for s, n in zip(step_um, half, strict=True)]
+    # To both sides of an array whose waves are alike to both sides, so is the image.
+    mirrored = array.is_symmetric
+    starts = [-half[0], *(0 if mirrored else -n for n in half[1:])]
+    offsets_um = [s * np.arange(a, n + 1) for s, a, n in zip(step_um, starts, half, strict=True)]
     echoes = simulate_echoes(array, depth_um=depth_um, offsets_um=offsets_um)
+    if mirrored:
+        ends = [(0, 0), (0, 0), *((n, 0) for n in half[1:])]
+        echoes = np.pad(echoes, ends, mode="reflect")
     echoes /= echoes[(..., *half)].reshape(-1, *[1] * array.ndim)
     for axis, n in enumerate(half):
         echoes *= _fade(n).reshape(-1, *[1] * (lateral - axis))

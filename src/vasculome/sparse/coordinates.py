@@ -7,16 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vasculome.sparse.kernel_map import (
-    Bounds,
-    KernelMap,
-    Packing,
-    Points,
-    build_kernel_map,
-    find_rows,
-    floored,
-    kernel_begin,
-)
+from vasculome.sparse.kernel_map import KernelMap, build_kernel_map, kernel_begin
+from vasculome.sparse.keys import Bounds, Packing, Points, find_rows, floored
 
 Axes = tuple[int, ...]
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vasculome.sparse.layers import Pointwise  # noqa: F401
 from vasculome.sparse.tensor import per_axis
 
 # MinkowskiEngine 0.5.4 asks for a name that Python 3.10 moved.
@@ -163,58 +164,43 @@ class _Wrapped(nn.Module):
         return SparseTensor(self.layer(x.wrapped, key), x.batch_size)
 
 
-class Convolution(_Wrapped):
+class _Kernel(_Wrapped):
+    kind: type[nn.Module]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: Size,
+        stride: Size = 1,
+        dilation: Size = 1,
+        bias: bool = False,
+        dimension: int,
+    ) -> None:
+        super().__init__(
+            type(self).kind(
+                in_channels,
+                out_channels,
+                kernel_size=per_axis(kernel_size, dimension, "kernel_size"),
+                stride=per_axis(stride, dimension, "stride"),
+                dilation=per_axis(dilation, dimension, "dilation"),
+                bias=bias,
+                dimension=dimension,
+            )
+        )
+
+
+class Convolution(_Kernel):
     """See :class:`vasculome.sparse.layers.Convolution`."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        kernel_size: Size,
-        stride: Size = 1,
-        dilation: Size = 1,
-        bias: bool = False,
-        dimension: int,
-    ) -> None:
-        super().__init__(
-            engine.MinkowskiConvolution(
-                in_channels,
-                out_channels,
-                kernel_size=per_axis(kernel_size, dimension, "kernel_size"),
-                stride=per_axis(stride, dimension, "stride"),
-                dilation=per_axis(dilation, dimension, "dilation"),
-                bias=bias,
-                dimension=dimension,
-            )
-        )
+    kind = engine.MinkowskiConvolution
 
 
-class ConvolutionTranspose(_Wrapped):
+class ConvolutionTranspose(_Kernel):
     """See :class:`vasculome.sparse.layers.ConvolutionTranspose`."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        kernel_size: Size,
-        stride: Size = 1,
-        dilation: Size = 1,
-        bias: bool = False,
-        dimension: int,
-    ) -> None:
-        super().__init__(
-            engine.MinkowskiGenerativeConvolutionTranspose(
-                in_channels,
-                out_channels,
-                kernel_size=per_axis(kernel_size, dimension, "kernel_size"),
-                stride=per_axis(stride, dimension, "stride"),
-                dilation=per_axis(dilation, dimension, "dilation"),
-                bias=bias,
-                dimension=dimension,
-            )
-        )
+    kind = engine.MinkowskiGenerativeConvolutionTranspose
 
     def forward(self, x: SparseTensor, coordinates: SparseTensor | None = None) -> SparseTensor:
         """Return the transposed convolution, see the layer of our own engine."""
@@ -286,18 +272,6 @@ class Linear(_Wrapped):
 
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
         super().__init__(engine.MinkowskiLinear(in_channels, out_channels, bias=bias))
-
-
-class Pointwise(nn.Module):
-    """See :class:`vasculome.sparse.layers.Pointwise`."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: SparseTensor) -> SparseTensor:
-        """Return ``x`` with the function of its features."""
-        return x.with_features(self.function(x.features))
 
 
 def cat(*tensors: SparseTensor) -> SparseTensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vasculome.sparse.coordinates import CoordinateManager
-from vasculome.sparse.kernel_map import Bounds, Packing
+from vasculome.sparse.keys import Bounds, Packing
 
 DIMENSIONS = (1, 2, 3, 4)
 

@@ -5,9 +5,10 @@ A stage's module has the same name: ``run(job)``, ``bound(job)`` and ``settings(
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from vasculome.config import Sample, SliceStack
+from vasculome.config import RunConfig, Sample, SliceStack
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,18 @@ class StageEntry:
         Stages that come before it, where the sample has them; of a volume: stages of its slices.
     tiled
         Whether only samples have the stage that are made of tiles.
+    wanted
+        Whether a configuration asks for the stage; None: every one does.
     """
 
     modality: str
     inputs: tuple[str, ...]
     tiled: bool = False
+    wanted: Callable[[RunConfig], bool] | None = None
+
+
+def _names_a_network(config: RunConfig) -> bool:
+    return config.ultrasound.superresolve.network is not None
 
 
 CATALOG: dict[str, StageEntry] = {
@@ -45,16 +53,22 @@ CATALOG: dict[str, StageEntry] = {
     "track": StageEntry("ultrasound", ("ingest_iq", "localize")),
     "ulm_maps": StageEntry("ultrasound", ("ingest_iq", "localize", "track")),
     "ulm_quality": StageEntry("ultrasound", ("ingest_iq", "localize", "track")),
+    "superresolve": StageEntry("ultrasound", ("ingest_iq", "calibrate"), wanted=_names_a_network),
     "join_slices": StageEntry("slices", ("ulm_maps",)),
 }
 
 
-def stages_of(sample: Sample | SliceStack) -> tuple[str, ...]:
-    """Return the names of the sample's stages, in the order in which they run."""
+def stages_of(sample: Sample | SliceStack, config: RunConfig | None = None) -> tuple[str, ...]:
+    """Return the names of the sample's stages, in the order in which they run.
+
+    Without a configuration: those that every one asks for.
+    """
     return tuple(
         name
         for name, entry in CATALOG.items()
-        if entry.modality == sample.modality and (sample.tiled or not entry.tiled)
+        if entry.modality == sample.modality
+        and (sample.tiled or not entry.tiled)
+        and (entry.wanted is None or (config is not None and entry.wanted(config)))
     )
 
 

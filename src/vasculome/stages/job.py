@@ -23,7 +23,15 @@ from typing import Any
 from vasculome import __version__
 from vasculome.compute.cluster import Cluster, open_cluster
 from vasculome.compute.memory import MemoryBound
-from vasculome.config import RunConfig, Sample, SliceStack, parse_config, parse_samples, stacks_of
+from vasculome.config import (
+    RunConfig,
+    Sample,
+    SliceStack,
+    config_of,
+    parse_config,
+    parse_samples,
+    stacks_of,
+)
 from vasculome.errors import UserError
 from vasculome.stages.catalog import CATALOG, inputs_of, stages_of
 from vasculome.stages.digest import code_digest, digest_of
@@ -47,12 +55,20 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """A stage's view of the run: configuration, its sample, its folder and its threads."""
+    """A stage's view of the run: configuration, its sample, its folder and its threads.
+
+    Where the row of a sample has settings of its own, ``config`` is what they make of that given.
+    """
 
     stage: str
     config: RunConfig
     sample: Sample | SliceStack
     threads: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.sample, Sample):
+            # Wherever a job is made, what the sample sheet says of its sample counts.
+            object.__setattr__(self, "config", config_of(self.config, self.sample))
 
     @property
     def folder(self) -> Path:
@@ -167,7 +183,8 @@ def load_run(content: Mapping[str, Any]) -> tuple[RunConfig, tuple[Sample | Slic
     Raises
     ------
     UserError
-        For a bad key or a bad cell, or a results folder that cannot be one.
+        For a bad key or a bad cell, settings that do not go with a sample's own localizer, or a
+        results folder that cannot be one.
     """
     config = parse_config(content, where="config")
     _check_writable(Path(config.results))
@@ -193,6 +210,8 @@ def load_run(content: Mapping[str, Any]) -> tuple[RunConfig, tuple[Sample | Slic
             where=sheet,
             fix="give it another name",
         )
+    for sample in samples:
+        config_of(config, sample)
     return config, (*samples, *stacks_of(samples))
 
 
@@ -209,7 +228,7 @@ def _check_writable(results: Path) -> None:
 
 def check_sample(config: RunConfig, sample: Sample | SliceStack, *, threads: int = 1) -> None:
     """Raise UserError where raw data, settings and memory do not fit, from headers alone."""
-    stages = stages_of(sample)
+    stages = stages_of(sample, config)
     for stage in stages:
         module = stage_module(stage)
         if hasattr(module, "check"):

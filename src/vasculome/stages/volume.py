@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -84,18 +85,27 @@ def build_image(
 
 
 def build_maps(
-    job: Job, specs: Mapping[str, ImageSpec], work: MapsWork, grid: TileGrid, *, cluster: Cluster
+    job: Job,
+    specs: Mapping[str, ImageSpec],
+    work: MapsWork,
+    grid: TileGrid,
+    *,
+    cluster: Cluster,
+    ledger_of: str | None = None,
 ) -> Built:
     """Write several maps on one grid, all maps of a tile at once, then their coarse levels.
 
     Parameters are those of :func:`build_image`; ``work`` is called with a tile, and returns the
     voxels of its core for each map and what to record. The maps are
-    ``maps/<name>.ome.zarr``.
+    ``maps/<name>.ome.zarr``. The ledger of all is that of the folder, or, where another stage
+    writes there too, that of the map ``ledger_of``.
     """
     folder = job.folder / MAPS
+    store = folder if ledger_of is None else map_path(folder, ledger_of)
     images = {name: create_image(map_path(folder, name), spec) for name, spec in specs.items()}
-    write = functools.partial(_write_maps, images=images, work=work)
-    return _build(job, folder, list(images.values()), write, grid, cluster=cluster, pieces=grid)
+    places = {name: os.path.relpath(image.path, store) for name, image in images.items()}
+    write = functools.partial(_write_maps, images=images, places=places, work=work)
+    return _build(job, store, list(images.values()), write, grid, cluster=cluster, pieces=grid)
 
 
 def map_path(folder: Path, name: str) -> Path:
@@ -103,10 +113,12 @@ def map_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.ome.zarr"
 
 
-def _write_maps(tile: Tile, *, images: Mapping[str, Image], work: MapsWork) -> TileResult:
+def _write_maps(
+    tile: Tile, *, images: Mapping[str, Image], places: Mapping[str, str], work: MapsWork
+) -> TileResult:
     voxels, record = work(tile)
     files = {
-        f"{image.path.name}/{file}": checksum
+        str(PurePath(places[name], file)): checksum
         for name, image in images.items()
         for file, checksum in image.write(tile.core, voxels[name]).items()
     }

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from vasculome.simulate.acquisition import Scanner
 from vasculome.simulate.bubbles import BubbleSizes, BubbleTable, rank
-from vasculome.simulate.echoes import PointSpread, add_echoes
+from vasculome.simulate.echoes import Psf
 from vasculome.simulate.flow import flow_on_graph
 from vasculome.training.paths import fine_paths
+from vasculome.training.point_spread import assumed_echo, point_spread
 from vasculome.training.scenes import UlmScene, broad_2d, broad_3d, paper_2d, paper_3d
 from vasculome.training.vasculature import cortex, enlarged, part_within
 from vasculome.ultrasound.correlate import correlation_map
-from vasculome.ultrasound.psf import DepthPsf, given_psf
 
 __all__ = [
     "Split", "UlmMovie", "UlmScene", "broad_2d", "broad_3d", "fine_paths", "make_movie", "paper_2d",
@@ -82,19 +82,14 @@ def make_movie(scene: UlmScene, *, split: Split, index: int, seed: int) -> UlmMo
     spacing_um = tuple(scene.wavelength_um * rng.uniform(*scene.spacing, scene.n_dims))
     rate_hz = rng.uniform(*scene.frame_rate_hz)
     bubbles = _bubbles(scene, split, index, seed, spacing_um, rate_hz, rng)
-    psf = _point_spread(scene, rng)
+    psf = point_spread(scene, spacing_um, rng)
     iq = _echoes(scene, bubbles, psf, spacing_um, rate_hz, rng)
     wrong = 1 + scene.psf_error * rng.uniform(-1, 1, 2)
-    assumed = replace(
-        psf,
-        axial_sigma_um=psf.axial_sigma_um * wrong[0],
-        lateral_sigma_um=psf.lateral_sigma_um * wrong[1],
-    )
     pixel = bubbles.position_um / spacing_um
     inside = ((pixel >= -0.5) & (pixel < np.array(scene.shape_px) - 0.5)).all(axis=1)
     return UlmMovie(
         iq=iq,
-        correlation=correlation_map(iq, _echo(assumed, spacing_um)),
+        correlation=correlation_map(iq, assumed_echo(psf, spacing_um, wrong=wrong)),
         bubbles=_visits(bubbles.take(inside)),
         spacing_um=spacing_um,
         wavelength_um=scene.wavelength_um,
@@ -172,23 +167,10 @@ def _visits(bubbles: BubbleTable) -> BubbleTable:
     return replace(bubbles, track=rank(first)[number])
 
 
-def _point_spread(scene: UlmScene, rng: np.random.Generator) -> PointSpread:
-    """Draw the echo of a movie: the same at all its depths."""
-    typical = PointSpread.typical(scene.wavelength_um)
-    depth_um = scene.wavelength_um * rng.uniform(*scene.depth)
-    lateral = typical.lateral_sigma_um + typical.lateral_growth * depth_um
-    return PointSpread(
-        wavelength_um=scene.wavelength_um,
-        axial_sigma_um=typical.axial_sigma_um * rng.uniform(*scene.width),
-        lateral_sigma_um=lateral * rng.uniform(*scene.width),
-        side_lobe=rng.uniform(*scene.side_lobe),
-    )
-
-
 def _echoes(
     scene: UlmScene,
     bubbles: BubbleTable,
-    psf: PointSpread,
+    psf: Psf,
     spacing_um: tuple[float, ...],
     rate_hz: float,
     rng: np.random.Generator,
@@ -215,20 +197,3 @@ def _echoes(
             noise *= 10 ** (noise_db / 20) / np.sqrt(np.mean(np.abs(noise) ** 2))
             iq[i] += noise
     return iq
-
-
-def _echo(psf: PointSpread, spacing_um: tuple[float, ...]) -> DepthPsf:
-    """Return the echo that movies are correlated with: 2 standard deviations to each side."""
-    sigma_um = [psf.axial_sigma_um] + [psf.lateral_sigma_um] * (len(spacing_um) - 1)
-    reach = [max(2, round(2 * s / p)) for s, p in zip(sigma_um, spacing_um, strict=True)]
-    image = np.zeros((1, *(2 * r + 1 for r in reach)), np.complex64)
-    middle_um = np.multiply([reach], spacing_um)
-    bubble = BubbleTable(
-        track=np.zeros(1, np.int64),
-        frame=np.zeros(1, np.int64),
-        position_um=middle_um,
-        velocity_mm_s=np.zeros_like(middle_um),
-        amplitude=np.ones(1, np.float32),
-    )
-    add_echoes(image, bubble, first_frame=0, spacing_um=spacing_um, psf=psf)
-    return given_psf(image[0])

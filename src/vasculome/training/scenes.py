@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
+Echo = Literal["formula", "array"]
 Range = tuple[float, float]
 
 
@@ -41,12 +43,17 @@ class UlmScene:
         What the clutter filter left of the tissue, over the same.
     cluttered
         Part of the movies in which it left something.
+    echo
+        How bubbles look: by formula, or as simulated for the probes of the paper (`probes`), with
+        the lobes that these have.
     depth
-        Below the array, in wavelengths: echoes are wider the deeper they are.
+        Below the array, in wavelengths: echoes are wider the deeper they are. Those of a probe are
+        one of the depths that are simulated.
     width
-        Factor on the widths of echoes that a linear array makes, drawn along z and across.
+        By formula: factor on the widths of echoes that a linear array makes, drawn along z and
+        across.
     side_lobe
-        Height of side lobes over the peak.
+        By formula: height of side lobes over the peak.
     psf_error
         Largest relative error of the widths of the echo that movies are correlated with.
     log_spread
@@ -69,6 +76,7 @@ class UlmScene:
     grainy: float = 0.0
     clutter_db: Range = (-30.0, -30.0)
     cluttered: float = 0.0
+    echo: Echo = "formula"
     depth: Range = (64.0, 64.0)
     width: Range = (1.0, 1.0)
     side_lobe: Range = (0.0, 0.0)
@@ -82,7 +90,7 @@ class UlmScene:
         return len(self.shape_px)
 
 
-def paper_2d(bubbles: float = 5.0) -> UlmScene:
+def paper_2d(bubbles: float = 5.0, *, echo: Echo = "formula") -> UlmScene:
     """Return the 2-D scene of the paper: 32² pixels of λ/4, 512 frames, 15.625 MHz, 1 kHz.
 
     Its cortex is twice as large as in life.
@@ -95,11 +103,12 @@ def paper_2d(bubbles: float = 5.0) -> UlmScene:
         spacing=(0.25, 0.25),
         bubbles=(bubbles, bubbles),
         slice_um=(60.0, 60.0),
+        echo=echo,
         depth=(20.0, 20.0),
     )
 
 
-def paper_3d(bubbles: float = 30.0, *, n_frames: int = 512) -> UlmScene:
+def paper_3d(bubbles: float = 30.0, *, n_frames: int = 512, echo: Echo = "formula") -> UlmScene:
     """Return the 3-D scene of the paper: 32³ pixels of λ/2, 512 frames, 7.8125 MHz, 750 Hz.
 
     Its cortex is eight times as large as in life.
@@ -111,6 +120,7 @@ def paper_3d(bubbles: float = 30.0, *, n_frames: int = 512) -> UlmScene:
         frame_rate_hz=(750.0, 750.0),
         spacing=(0.5, 0.5),
         bubbles=(bubbles, bubbles),
+        echo=echo,
         side_lobe=(0.15, 0.15),
     )
 

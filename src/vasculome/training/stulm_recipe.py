@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vasculome.models.site_finder import SiteFinder
 from vasculome.models.stulm import CHUNK_FRAMES, LEVELS, UPSCALING, Stulm, StulmDesign
-from vasculome.sparse import SparseTensor, backend
+from vasculome.models.stulm_movies import on_device, stulm_input, vessel_probability
 from vasculome.training.losses import soft_dice_loss
 from vasculome.training.movies import UlmMovie, UlmScene, make_movie, path_target
 from vasculome.training.site_recipe import find_sites
@@ -147,60 +147,15 @@ class StulmRecipe:
 
 def network_input(design: StulmDesign, movies: list[UlmMovie], sparsify: Sparsify) -> Any:
     """Return movies as the network of a design takes them."""
-    masks = [sparsify.mask(m.correlation) for m in movies]
-    if design.engine == "dense":
-        kept = [np.where(k, m.correlation, 0) for m, k in zip(movies, masks, strict=True)]
-        dense = np.moveaxis(np.stack(kept), 1, -1)
-        return torch.from_numpy(np.stack([dense.real, dense.imag], axis=1).astype(np.float32))
-    coordinates, features = [], []
-    for sample, (movie, mask) in enumerate(zip(movies, masks, strict=True)):
-        where = np.argwhere(mask)
-        space = UPSCALING * where[:, 1:]
-        label = np.full((len(where), 1), sample)
-        coordinates.append(np.concatenate([label, space, where[:, :1]], axis=1))
-        values = movie.correlation[mask]
-        features.append(np.stack([values.real, values.imag], axis=1))
-    stride = (UPSCALING,) * design.n_dims + (1,)
-    return backend(design.engine).SparseTensor.from_points(
-        torch.from_numpy(np.concatenate(coordinates)),
-        torch.from_numpy(np.concatenate(features).astype(np.float32)),
-        stride=stride,
-        batch_size=len(movies),
-    )
-
-
-def on_device(movies: Any, device: torch.device) -> Any:
-    """Return the input of a network on a device."""
-    if isinstance(movies, Tensor):
-        return movies.to(device)
-    if device.type == "cpu" or not isinstance(movies, SparseTensor):
-        return movies
-    return SparseTensor.from_points(
-        movies.coordinates.to(device),
-        movies.features.to(device),
-        stride=movies.stride,
-        batch_size=movies.batch_size,
-    )
+    correlations = [movie.correlation for movie in movies]
+    return stulm_input(design, correlations, [sparsify.mask(c) for c in correlations])
 
 
 def predicted(network: Stulm, movies: list[UlmMovie], *, sparsify: Sparsify) -> NDArray[np.float32]:
     """Return the probability of vessels (movies, *fine axes), one movie at a time."""
-    device = next(network.parameters()).device
     network.eval()
-    maps = []
-    for movie in movies:
-        given = on_device(network_input(network.design, [movie], sparsify), device)
-        fine = [UPSCALING * n for n in movie.correlation.shape[1:]]
-        with torch.no_grad():
-            logits = network(given).finest
-            if isinstance(logits, Tensor):
-                probability = torch.sigmoid(logits)[0, 0].amax(-1)
-            else:
-                probability = torch.zeros(fine, device=device)
-                where = logits.coordinates.long()[:, 1:-1].T
-                probability[tuple(where)] = torch.sigmoid(logits.features[:, 0])
-        maps.append(probability.cpu().numpy())
-    return np.stack(maps)
+    correlations = [movie.correlation for movie in movies]
+    return np.stack([vessel_probability(network, c, sparsify.mask(c)) for c in correlations])
 
 
 def dice_of_union(network: Stulm, movies: list[UlmMovie], *, sparsify: Sparsify) -> float:

@@ -57,22 +57,29 @@ def positions_um(
     Parameters
     ----------
     detections
-        Table with ``z``, [``y``,] ``x`` in voxels.
+        Table with ``z``, [``y``,] ``x`` in voxels, and perhaps their standard deviations
+        ``sigma_z``, [``sigma_y``,] ``sigma_x``.
     spacing_um, origin_um
         Voxel size and centre of voxel 0 along each axis, in micrometres.
 
     Returns
     -------
-    The table with positions in micrometres in the place of those in voxels.
+    The table with lengths in micrometres in the place of those in voxels.
     """
+    table: Table = {}
     axes = axis_names(len(spacing_um))
     steps = dict(zip(axes, zip(spacing_um, origin_um, strict=True), strict=True))
-    return {
-        (f"{name}_um" if name in steps else name): (
-            steps[name][1] + steps[name][0] * column.astype(np.float64) if name in steps else column
-        )
-        for name, column in detections.items()
-    }
+    for name, column in detections.items():
+        axis = name.removeprefix("sigma_")
+        if axis not in steps:
+            table[name] = column
+            continue
+        step, origin = steps[axis]
+        if axis == name:
+            table[f"{name}_um"] = origin + step * column.astype(np.float64)
+        else:
+            table[f"{name}_um"] = column * column.dtype.type(step)
+    return table
 
 
 def passing(

@@ -80,6 +80,19 @@ def test_echoes_are_drawn_on_the_pixels_asked_and_widen_with_depth() -> None:
     assert turn == pytest.approx(4 * np.pi * 50 / 102.7 - 2 * np.pi, abs=0.3)
 
 
+@pytest.mark.parametrize("angles", [(-2.0, 0.0, 2.0), (-1.0, 0.0, 2.0)])
+def test_a_bank_is_the_echo_whether_or_not_its_sides_are_alike(angles) -> None:
+    pytest.importorskip("pymust")
+    array = LinearArray(n_elements=32, angles_deg=angles)
+    assert array.is_symmetric == (sum(angles) == 0)
+    bank = simulate_bank(array, depth_um=(2000.0,), reach_wavelengths=(1.0, 2.0))
+    z, x = (s * np.arange(-6, 7) for s in bank.step_um)  # within what is not faded
+    (echo,) = simulate_echoes(array, depth_um=(2000.0,), offsets_um=(z, x))
+    kept = bank.echoes[0, 2:-2, 2:-2]
+    np.testing.assert_allclose(kept, echo / echo[6, 6], atol=1e-3)
+    assert not np.allclose(echo, echo[:, ::-1], atol=1e-3 * abs(echo[6, 6])) or array.is_symmetric
+
+
 def test_pymust_simulates_a_matrix_array_too() -> None:
     pytest.importorskip("pymust")
     array = MatrixArray(n_elements=12, angles_deg=((2.0, 0.0), (0.0, 2.0)))

@@ -6,14 +6,14 @@ from collections import Counter
 from itertools import product
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vasculome.sparse import kernel_map as maps
 from vasculome.sparse.coordinates import CoordinateManager
-from vasculome.sparse.kernel_map import Bounds, KernelMap, Packing, Points
+from vasculome.sparse.kernel_map import KernelMap
+from vasculome.sparse.keys import Bounds, Packing, Points
 
 
 def points(rows: set[tuple[int, ...]], stride: tuple[int, ...]) -> Points:
@@ -113,30 +113,6 @@ def test_an_offset_has_each_row_once_and_mirrored_offsets_are_not_stored():
     for batch in built.batches(10**6):
         for part in (*batch.in_rows.split(batch.sizes), *batch.out_rows.split(batch.sizes)):
             assert len(part.unique()) == len(part)
-
-
-@given(st.sets(st.tuples(st.integers(0, 3), st.integers(-9, 9), st.integers(-9, 9)), min_size=1))
-@settings(max_examples=50, deadline=None)
-def test_keys_keep_the_order_of_rows_and_give_the_rows_back(rows):
-    given_points = points(rows, (1, 1))
-    packing = Packing(given_points.bounds)
-    keys = packing.pack(given_points.coordinates)
-    assert bool((keys[1:] > keys[:-1]).all())
-    assert torch.equal(packing.unpack(keys), given_points.coordinates)
-
-
-def test_a_box_far_from_the_origin_has_keys_too():
-    low = torch.tensor([[0, 2**30, -(2**30), 2**31 - 9, 5]], dtype=torch.int32)
-    rows = torch.cat([low, low + torch.tensor([[0, 7, 2**20, 8, 2**30]], dtype=torch.int32)])
-    packing = Packing(Bounds.of(rows))
-    keys = packing.pack(rows)
-    assert bool((keys[1:] > keys[:-1]).all())
-    assert torch.equal(packing.unpack(keys), rows)
-
-
-def test_a_box_beyond_63_bits_is_refused():
-    with pytest.raises(ValueError, match="63 bits"):
-        Packing(Bounds((0, 0, 0), (0, 2**32, 2**31)))
 
 
 @given(

@@ -92,7 +92,7 @@ def scores(sample_folder, phantom):
 
 def test_the_configuration_knows_every_localizer():
     known = typing.get_args(LocalizeConfig.model_fields["localizer"].annotation)
-    assert known == tuple(LOCALIZERS)
+    assert known == (*LOCALIZERS, "stulm")
 
 
 @pytest.mark.parametrize("localizer", LOCALIZERS)

@@ -17,10 +17,14 @@ from vasculome.training.movies import (
     paper_3d,
     path_target,
 )
+from vasculome.training.probes import bank, echo_at
+from vasculome.training.scenes import Echo
 from vasculome.training.vasculature import CUBE_UM, cortex, enlarged
 
 SHORT_2D = replace(paper_2d(5.0), n_frames=32, shape_px=(64, 64))
 SHORT_3D = paper_3d(8.0, n_frames=8)
+PROBE_2D = replace(SHORT_2D, echo="array")
+PROBE_3D = paper_3d(8.0, n_frames=8, echo="array")
 
 
 def _alone(movie: UlmMovie) -> list[int]:
@@ -37,7 +41,9 @@ def _alone(movie: UlmMovie) -> list[int]:
     return rows
 
 
-@pytest.mark.parametrize("scene", [SHORT_2D, SHORT_3D], ids=["2d", "3d"])
+@pytest.mark.parametrize(
+    "scene", [SHORT_2D, SHORT_3D, PROBE_2D, PROBE_3D], ids=["2d", "3d", "probe-2d", "probe-3d"]
+)
 def test_correlation_is_centred_on_the_bubble(scene: UlmScene) -> None:
     errors = []
     for index in range(4):
@@ -68,7 +74,7 @@ def test_a_quiet_bubble_correlates_almost_fully() -> None:
     assert np.quantile(found, 0.1) > 0.95
 
 
-@pytest.mark.parametrize("scene", [SHORT_2D, SHORT_3D, broad_2d(), broad_3d()])
+@pytest.mark.parametrize("scene", [SHORT_2D, SHORT_3D, broad_2d(), broad_3d(), PROBE_2D, PROBE_3D])
 def test_what_a_movie_is(scene: UlmScene) -> None:
     movie = make_movie(scene, split="train", index=3, seed=5)
     shape = (scene.n_frames, *scene.shape_px)
@@ -112,11 +118,14 @@ def test_as_many_bubbles_as_the_scene_says() -> None:
     assert abs(np.mean(counts) - 20) < 2.5  # 3 standard errors
 
 
-def test_the_same_in_any_order_and_different_for_each_number() -> None:
-    scene = replace(broad_2d(), n_frames=8)
+@pytest.mark.parametrize("echo", ["formula", "array"])
+def test_the_same_in_any_order_and_different_for_each_number(echo: Echo) -> None:
+    scene = replace(broad_2d(), n_frames=8, echo=echo)
     numbers = [0, 1, 33]
     there = {i: make_movie(scene, split="train", index=i, seed=1) for i in numbers}
     cortex.cache_clear()
+    bank.cache_clear()
+    echo_at.cache_clear()
     back = {i: make_movie(scene, split="train", index=i, seed=1) for i in reversed(numbers)}
     for i in numbers:
         assert there[i].iq.tobytes() == back[i].iq.tobytes()

@@ -1,0 +1,47 @@
+"""Trained networks from their files; importing this imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from vasculome.compute.device import pick_device
+from vasculome.errors import UserError
+from vasculome.models.build import build
+from vasculome.storage.weights import card_path, fill, read_weights
+
+
+def load_network(weights: Path, *, sha256: str, device: Literal["cpu", "cuda"]) -> nn.Module:
+    """Return a network that has learnt, on a device.
+
+    Parameters
+    ----------
+    weights, sha256
+        The file, and what it held when the workflow looked.
+    device
+        Of torch.
+
+    Raises
+    ------
+    UserError
+        The weights are not those any more, or fit no network of this version.
+    """
+    tensors, card = read_weights(weights)
+    if card["sha256"] != sha256:
+        raise UserError(
+            "has changed since the run began",
+            where=weights,
+            fix="run snakemake again",
+        )
+    try:
+        network = build(card["architecture"], card["arguments"])
+    except ValueError as error:
+        raise UserError(
+            f"tells of a network that cannot be built: {error}",
+            where=card_path(weights),
+            fix="give weights that this version of vasculome trained",
+        ) from error
+    fill(network, tensors, path=weights)
+    return network.to(pick_device(device)).eval()
