@@ -33,6 +33,7 @@ STORES = {
     "track": ["tracks"],
     "ulm_maps": ["maps", "maps/speed.ome.zarr"],
     "ulm_quality": ["quality"],
+    "superresolve": ["correlation.zarr", "maps/vessel_probability.ome.zarr"],
 }
 
 
@@ -134,7 +135,7 @@ def test_a_relative_path_is_a_path(results, monkeypatch, capsys):
     (results / "mouse/tracks/part-2").unlink()
     assert main(["doctor", "--verify", "../tracks"]) == 1
     assert f"{results}/mouse/tracks/part-2: is missing\n" in capsys.readouterr().out
-    assert _manifests(results / "mouse") == {"ingest_iq", "calibrate", "localize"}
+    assert _manifests(results / "mouse") == {"ingest_iq", "calibrate", "localize", "superresolve"}
 
 
 @pytest.mark.parametrize(("path", "fault"), [("none", "does not exist"), (".", "no ledger")])

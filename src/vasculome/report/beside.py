@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Drawing
 
 from vasculome.config import Sample, SliceStack
 from vasculome.report.album import Album
-from vasculome.report.figures import highest_density, ulm_density
+from vasculome.report.figures import end_of_scale, ulm_density_on_scale
 from vasculome.report.page import Section, Table
 from vasculome.report.projections import Volume
 from vasculome.report.sources import MAX_MAP_VOXELS, read_manifest, read_volume
@@ -27,6 +27,7 @@ NUMBERS = (
     ("ulm_quality", "filled_percent"),
     ("ulm_quality", "plateau_percent"),
     ("ulm_quality", "time_to_90_s"),
+    ("ulm_quality", "gridding_index_db"),
 )
 """Stage and key, in the summary of its manifest, of what is compared."""
 
@@ -70,7 +71,7 @@ def beside(results: Path, names: Sequence[str]) -> tuple[Section, Album]:
     paths = {name: results / name / "maps/density.ome.zarr" for name in names}
     shown = [path for path in paths.values() if path.exists()]
     # Maps are read anew to be drawn: together they could fill the memory.
-    highest = max((highest_density(_read(path)) for path in shown), default=1.0)
+    highest = max((end_of_scale(_read(path)) for path in shown), default=1.0)
     rows = []
     for name, path in paths.items():
         numbers = _numbers(results / name)
@@ -79,7 +80,7 @@ def beside(results: Path, names: Sequence[str]) -> tuple[Section, Album]:
             name,
             what=f"density map of {name}",
             needs=[path],
-            draw=functools.partial(_draw, path, title=name, highest=highest),
+            draw=functools.partial(_draw, path, title=f"{name}: {localizer}", highest=highest),
             caption=f"{name}, localizer {localizer}: density of microbubbles, square-root "
             "compressed; volumes as maximum projections along each axis.",
             alt=f"Super-resolved map of microbubble density of {name}.",
@@ -99,7 +100,7 @@ def _numbers(folder: Path) -> dict[str, Any]:
 
 
 def _draw(path: Path, *, title: str, highest: float) -> Drawing:
-    return ulm_density(_read(path), title=title, highest=highest)
+    return ulm_density_on_scale(_read(path), title=title, highest=highest)
 
 
 def _read(path: Path) -> Volume:

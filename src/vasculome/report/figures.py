@@ -180,13 +180,7 @@ def density_figure(
     return _map_figure(density, title=title, label=label, cmap=cmap, main=main, exponent=1.0)
 
 
-def ulm_density(
-    density: Volume,
-    *,
-    power_doppler: Volume | None = None,
-    title: str = "ULM density",
-    highest: float | None = None,
-) -> Figure:
+def ulm_density(density: Volume, *, power_doppler: Volume | None = None) -> Figure:
     """Return the map of microbubble counts, square-root compressed; power Doppler beside it.
 
     Parameters
@@ -196,24 +190,14 @@ def ulm_density(
     power_doppler
         Mean intensity of the clutter-filtered IQ on the same field of view; shown in decibels
         below its maximum.
-    highest
-        Where the scale of counts ends; None: where that of this map alone would.
     """
-    label = "microbubbles per " + ("pixel" if density.values.ndim == 2 else "voxel")
     if power_doppler is None:
-        return _map_figure(
-            density,
-            title=title,
-            label=label,
-            cmap=colors.DENSITY,
-            main="xz",
-            exponent=_COMPRESSION,
-            highest=highest,
-        )
+        return ulm_density_on_scale(density, title="ULM density")
+    label = "microbubbles per " + ("pixel" if density.values.ndim == 2 else "voxel")
     layout = views(density.extent_um, main="xz")
     figure, panels = black_panels(
         panel_extent_um(layout),
-        titles=["Power Doppler", title],
+        titles=["Power Doppler", "ULM density"],
         panel_width_in=_MIDDLE_IN,
         legends=[True, True],
     )
@@ -225,25 +209,26 @@ def ulm_density(
     draw_color_bar(
         panels[0], cmap=colors.INTENSITY, norm=doppler_norm, label="power (dB)", extend="min"
     )
-    _draw_map(
-        panels[1],
-        density,
-        layout,
-        label=label,
-        cmap=colors.DENSITY,
-        exponent=_COMPRESSION,
-        highest=highest,
-    )
+    _draw_map(panels[1], density, layout, label=label, cmap=colors.DENSITY, exponent=_COMPRESSION)
     return figure
 
 
-def highest_density(density: Volume) -> float:
-    """Return where the scale of a map of microbubble counts ends, seen along all axes."""
-    return _highest(_flat(density, views(density.extent_um, main="xz")))
+def ulm_density_on_scale(density: Volume, *, title: str, highest: float | None = None) -> Figure:
+    """Return the map of microbubble counts, square-root compressed, on a scale to ``highest``."""
+    return _map_figure(
+        density,
+        title=title,
+        label="microbubbles per " + ("pixel" if density.values.ndim == 2 else "voxel"),
+        cmap=colors.DENSITY,
+        main="xz",
+        exponent=_COMPRESSION,
+        highest=highest,
+    )
 
 
-def _highest(pictures: Sequence[NDArray[np.generic]]) -> float:
-    return max(_end_of_scale(picture) for picture in pictures)
+def end_of_scale(density: Volume) -> float:
+    """Return where the scale of a map ends by itself."""
+    return max(map(_end_of_scale, _flat(density, views(density.extent_um, main="xz"))))
 
 
 def vessel_probability(probability: Volume, *, density: Volume | None = None) -> Figure:
@@ -321,7 +306,7 @@ def _draw_map(
 ) -> None:
     # Zero is nothing, whatever colour the map begins with.
     pictures = [np.where(flat > 0, flat, np.nan) for flat in _flat(volume, layout)]
-    high = _highest(pictures) if highest is None else highest
+    high = highest or max(_end_of_scale(picture) for picture in pictures)
     norm = PowerNorm(exponent, 0.0, high, clip=True)
     _draw(panel, pictures, layout, cmap, norm)
     clipped = any(bool((picture > high).any()) for picture in pictures)

@@ -182,6 +182,32 @@ def test_an_ultrasound_report_has_all_pictures_and_tables(ultrasound):
     assert "No picture of the echo of a bubble: psf.npz is not among the results." in html
 
 
+def test_vessels_by_network_are_drawn_beside_the_density_where_they_are_asked_for(
+    ultrasound, monkeypatch
+):
+    folder = ultrasound[0]
+    assert "vessels" not in _report(ultrasound).split("<main>")[1].lower()
+    probability = np.zeros((48, 40), np.float32)
+    probability[:, 20] = 1
+    _image(folder / "maps" / "vessel_probability.ome.zarr", probability, (4.0, 4.0))
+    # What an earlier run has left is not shown.
+    _report(ultrasound)
+    assert "vessel_probability" not in _pictures(folder)
+    monkeypatch.setitem(STAGES, "ultrasound", (*STAGES["ultrasound"], "superresolve"))
+    assert "Stage superresolve has not been run" in _report(ultrasound)
+    assert "vessel_probability" in _pictures(folder)
+    picture = np.asarray(Image.open(folder / "figures/vessel_probability.png").convert("L"))
+    left, right = np.array_split(picture, 2, axis=1)
+    # A white line down the middle, on black: the last picture, with the density on its left.
+    middle = right[right.shape[0] // 2, : int(0.75 * right.shape[1])]
+    assert 0 < (middle > 250).sum() < 0.1 * len(middle) and np.median(middle) < 30
+    assert len(np.unique(left)) > 20
+    shutil.rmtree(folder / "maps" / "density.ome.zarr")
+    _report(ultrasound)
+    alone = np.asarray(Image.open(folder / "figures/vessel_probability.png"))
+    assert alone.shape[1] < picture.shape[1]
+
+
 CUT = {"keep_from": 2, "keep_to": None, "keep_from_centroid": 2, "keep_to_noise": 3}
 CUT |= {"keep_from_similarity": 2, "keep_to_similarity": 3}
 

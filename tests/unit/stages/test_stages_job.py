@@ -61,6 +61,14 @@ def test_only_tiles_are_stitched(brain):
     assert inputs_of("ingest_image", tiled) == ("place", "illuminate")
 
 
+def test_a_stage_that_must_be_asked_for_runs_where_it_is():
+    mouse = Sample(**ULTRASOUND)
+    off, on = RunConfig(), RunConfig(ultrasound={"superresolve": {"network": "shipped"}})
+    assert set(stages_of(mouse, on)) - set(stages_of(mouse, off)) == {"superresolve"}
+    assert stages_of(mouse) == stages_of(mouse, off)
+    assert inputs_of("superresolve", mouse) == ("ingest_iq", "calibrate")
+
+
 def test_ingest_keeps_every_voxel_and_its_place(brain):
     job.execute(brain)
     image = open_image(brain.folder / "image.ome.zarr")
