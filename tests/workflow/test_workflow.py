@@ -22,7 +22,8 @@ from vasculome.stages.job import Job
 from vasculome.storage.tables import read_parts
 
 REPORTS = {"sample_report", "cohort", "all"}
-# Volumes of slices have a project of their own, in test_slices.py, and stages that must be asked for.
+# Volumes of slices have a project of their own (test_slices.py), as have stages that must be asked
+# for.
 STAGES = [
     stage for stage, entry in CATALOG.items() if entry.modality != "slices" and not entry.wanted
 ]
