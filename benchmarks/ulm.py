@@ -399,7 +399,7 @@ def main() -> None:
                     dimensions, chosen, path, folder, peer=options.peer_python, repeats=repeats
                 )
             )
-    told(memory((1, 2) if options.quick else (2, 4, 8), seed=options.seed))
+    told(memory((1, 2) if options.quick else (4, 8, 16), seed=options.seed))
     asked = goals(rows, cores=options.cores)
     for goal in asked:
         met = "met" if goal["met"] else "MISSED"

@@ -251,7 +251,7 @@ def test_another_frame_rate_in_the_file_reaches_the_tracks(spare):
     for rate_hz in (1000.0, 500.0):
         with h5py.File(file, "r+") as raw:
             raw.attrs["frame_rate_hz"] = rate_hz
-        for stage in ("ingest_iq", "localize", "track"):
+        for stage in ("ingest_iq", "calibrate", "localize", "track"):
             assert spare.run_stage(stage, "rat").code == 0
         tracks = read_parts(spare.folder / "results/rat/tracks")
         speeds.append(np.median(np.hypot(tracks["vz_mm_s"], tracks["vx_mm_s"])))
@@ -289,7 +289,7 @@ def test_slurm_profile(finished, monkeypatch, tmp_path):
         assert _value(text, "slurm_account") == "lab"
         threads = re.search(r"threads: (\d+)", text)
         workers = int(threads[1]) if threads else 1
-        assert workers == (1 if stage in ("place", "track", "ulm_quality") else 16)
+        assert workers == (1 if stage in ("place", "calibrate", "track", "ulm_quality") else 16)
         job = _job(stage, changes={"compute": {"scheduler": "local"}}, threads=16)
         assert int(_value(text, "mem_mb")) == job.bound().total_mb
 
