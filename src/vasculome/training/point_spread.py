@@ -27,7 +27,7 @@ def point_spread(scene: UlmScene, spacing_um: tuple[float, ...], rng: np.random.
     ValueError
         If no echo of a probe is known at the scene's depths.
     """
-    if scene.echo == "array":
+    if rng.random() < scene.from_probe:
         low, high = scene.depth
         depths = [depth for depth in DEPTHS[scene.n_dims] if low <= depth <= high]
         if not depths:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
-Echo = Literal["formula", "array"]
 Range = tuple[float, float]
 
 
@@ -43,9 +41,9 @@ class UlmScene:
         What the clutter filter left of the tissue, over the same.
     cluttered
         Part of the movies in which it left something.
-    echo
-        How bubbles look: by formula, or as simulated for the probes of the paper (`probes`), with
-        the lobes that these have.
+    from_probe
+        Part of the movies whose bubbles look as simulated for the probes of the paper (`probes`),
+        with the lobes that these have; in the others they look as a formula has it.
     depth
         Below the array, in wavelengths: echoes are wider the deeper they are. Those of a probe are
         one of the depths that are simulated.
@@ -76,7 +74,7 @@ class UlmScene:
     grainy: float = 0.0
     clutter_db: Range = (-30.0, -30.0)
     cluttered: float = 0.0
-    echo: Echo = "formula"
+    from_probe: float = 0.0
     depth: Range = (64.0, 64.0)
     width: Range = (1.0, 1.0)
     side_lobe: Range = (0.0, 0.0)
@@ -90,7 +88,7 @@ class UlmScene:
         return len(self.shape_px)
 
 
-def paper_2d(bubbles: float = 5.0, *, echo: Echo = "formula") -> UlmScene:
+def paper_2d(bubbles: float = 5.0) -> UlmScene:
     """Return the 2-D scene of the paper: 32² pixels of λ/4, 512 frames, 15.625 MHz, 1 kHz.
 
     Its cortex is twice as large as in life.
@@ -103,12 +101,12 @@ def paper_2d(bubbles: float = 5.0, *, echo: Echo = "formula") -> UlmScene:
         spacing=(0.25, 0.25),
         bubbles=(bubbles, bubbles),
         slice_um=(60.0, 60.0),
-        echo=echo,
+        from_probe=1.0,
         depth=(20.0, 20.0),
     )
 
 
-def paper_3d(bubbles: float = 30.0, *, n_frames: int = 512, echo: Echo = "formula") -> UlmScene:
+def paper_3d(bubbles: float = 30.0, *, n_frames: int = 512) -> UlmScene:
     """Return the 3-D scene of the paper: 32³ pixels of λ/2, 512 frames, 7.8125 MHz, 750 Hz.
 
     Its cortex is eight times as large as in life.
@@ -120,8 +118,7 @@ def paper_3d(bubbles: float = 30.0, *, n_frames: int = 512, echo: Echo = "formul
         frame_rate_hz=(750.0, 750.0),
         spacing=(0.5, 0.5),
         bubbles=(bubbles, bubbles),
-        echo=echo,
-        side_lobe=(0.15, 0.15),
+        from_probe=1.0,
     )
 
 
@@ -141,6 +138,7 @@ def broad_2d() -> UlmScene:
         grainy=0.15,
         clutter_db=(-30.0, -8.0),
         cluttered=0.5,
+        from_probe=0.5,
         depth=(20.0, 90.0),
         width=(0.8, 1.4),
         side_lobe=(0.0, 0.2),
@@ -159,4 +157,6 @@ def broad_3d() -> UlmScene:
         frame_rate_hz=(200.0, 1000.0),
         spacing=(0.4, 0.8),
         bubbles=(2.0, 60.0),
+        # They take ten times as long to simulate.
+        from_probe=0.25,
     )

@@ -18,13 +18,12 @@ from vasculome.training.movies import (
     path_target,
 )
 from vasculome.training.probes import bank, echo_at
-from vasculome.training.scenes import Echo
 from vasculome.training.vasculature import CUBE_UM, cortex, enlarged
 
-SHORT_2D = replace(paper_2d(5.0), n_frames=32, shape_px=(64, 64))
-SHORT_3D = paper_3d(8.0, n_frames=8)
-PROBE_2D = replace(SHORT_2D, echo="array")
-PROBE_3D = paper_3d(8.0, n_frames=8, echo="array")
+SHORT_2D = replace(paper_2d(5.0), n_frames=32, shape_px=(64, 64), from_probe=0.0)
+SHORT_3D = replace(paper_3d(8.0, n_frames=8), from_probe=0.0)
+PROBE_2D = replace(SHORT_2D, from_probe=1.0)
+PROBE_3D = paper_3d(8.0, n_frames=8)
 
 
 def _alone(movie: UlmMovie) -> list[int]:
@@ -118,9 +117,9 @@ def test_as_many_bubbles_as_the_scene_says() -> None:
     assert abs(np.mean(counts) - 20) < 2.5  # 3 standard errors
 
 
-@pytest.mark.parametrize("echo", ["formula", "array"])
-def test_the_same_in_any_order_and_different_for_each_number(echo: Echo) -> None:
-    scene = replace(broad_2d(), n_frames=8, echo=echo)
+@pytest.mark.parametrize("from_probe", [0.0, 1.0])
+def test_the_same_in_any_order_and_different_for_each_number(from_probe: float) -> None:
+    scene = replace(broad_2d(), n_frames=8, from_probe=from_probe)
     numbers = [0, 1, 33]
     there = {i: make_movie(scene, split="train", index=i, seed=1) for i in numbers}
     cortex.cache_clear()

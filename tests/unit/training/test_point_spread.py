@@ -78,7 +78,7 @@ def test_echoes_are_those_of_pymust(n_dims: int, depth: float) -> None:
     assert np.linalg.norm(seen - true) < 0.06 * np.linalg.norm(true)
 
 
-@pytest.mark.parametrize("scene", [paper_2d(echo="array"), paper_3d(echo="array")])
+@pytest.mark.parametrize("scene", [paper_2d(), paper_3d()])
 def test_the_echo_that_is_looked_for_is_what_a_bubble_in_a_voxel_shows(scene) -> None:
     spacing_um = tuple(scene.wavelength_um * scene.spacing[0] for _ in scene.shape_px)
     psf = point_spread(scene, spacing_um, np.random.default_rng(0))
@@ -95,7 +95,7 @@ def test_the_echo_that_is_looked_for_is_what_a_bubble_in_a_voxel_shows(scene) ->
 
 
 def test_the_scene_chooses_the_depth() -> None:
-    scene = replace(paper_2d(echo="array"), depth=(30.0, 65.0))
+    scene = replace(paper_2d(), depth=(30.0, 65.0))
     spacing_um = (25.0, 25.0)
     rng = np.random.default_rng(0)
     seen = {point_spread(scene, spacing_um, rng).depth_um[0] for _ in range(20)}
