@@ -12,7 +12,9 @@ from vasculome.config import (
     RunConfig,
     Sample,
     SiteFinderConfig,
+    StudentConfig,
     StulmConfig,
+    TeacherConfig,
     parse_config,
     parse_samples,
 )
@@ -64,7 +66,7 @@ def test_shipped_config_comments_every_key():
         previous = line.strip()
 
 
-@pytest.mark.parametrize("name", ["quick", "ship", "paper", "benchmark"])
+@pytest.mark.parametrize("name", ["quick", "ship", "paper", "benchmark", "vpbsd"])
 def test_presets_of_networks_are_valid_and_have_no_samples(name):
     content = yaml.safe_load((ROOT / f"config/models/{name}.yaml").read_text())
     config = parse_config(content, where=name)
@@ -73,13 +75,16 @@ def test_presets_of_networks_are_valid_and_have_no_samples(name):
 
 def test_quick_preset_says_and_comments_every_key_of_a_network():
     text = (ROOT / "config/models/quick.yaml").read_text()
-    first, second, third = yaml.safe_load(text)["models"].values()
+    first, second, third, teacher, student = yaml.safe_load(text)["models"].values()
     assert set(first) == set(BubbleNetConfig.model_fields)
     assert set(first) | set(second) >= set(StulmConfig.model_fields)
     assert set(first) | set(third) >= set(SiteFinderConfig.model_fields)
+    assert set(first) | set(teacher) >= set(TeacherConfig.model_fields)
+    assert set(first) | set(teacher) | set(student) >= set(StudentConfig.model_fields)
     # Some share the comment above their partner, and what both networks have is explained once.
     together = {"patch_px", "batch_size", "warmup", "validation_movies", "dilation_px"}
     together |= {"threshold", "top_k", "results", "cnn", "depth"}
+    together |= {"heads", "n_codes", "fine_tune_rate", "validation_patches"}
     previous, seen = "", set()
     for line in map(str.strip, text.splitlines()):
         key = line.split(":")[0]
@@ -110,7 +115,11 @@ def _stulm(**settings):
         ({"microscopy": {"segment": {"scales_px": [1]}}}, "microscopy.segment.scales_px: unknown"),
         ({"microscopy": {"segment": {"low_threshold": -1}}}, "greater than 0, got -1"),
         ({"microscopy": {"segment": {"low_threshold": 0.5}}}, "must not exceed high_threshold"),
-        ({"microscopy": {"segment": {"segmenter": "magic"}}}, "'frangi' or 'sato', got 'magic'"),
+        (
+            {"microscopy": {"segment": {"segmenter": "magic"}}},
+            "'teacher', or: String should match pattern '\\.safetensors$', got 'magic'",
+        ),
+        ({"microscopy": {"segment": {"network": {"overlap": 0.9}}}}, "segment.network.overlap: "),
         ({"microscopy": {"normalize": {"upper_percent": 0}}}, "lower_percent must be below"),
         ({"microscopy": {"maps": {"voxel_um": float("nan")}}}, "microscopy.maps.voxel_um"),
         ({"storage": {"chunk_zyx": [64, 64, 48]}}, "must be multiples of chunk_zyx"),

@@ -26,6 +26,7 @@ STORES = {
     "enhance": ["candidates.ome.zarr"],
     "mask": ["components", "mask.ome.zarr"],
     "skeleton": ["skeleton.ome.zarr"],
+    "graph": ["graph_seams", "graph"],
     "vessel_maps": ["maps", "maps/radius.ome.zarr"],
     "ingest_iq": ["iq.zarr"],
     "calibrate": ["calibration"],
@@ -105,7 +106,7 @@ def test_damage_is_named_and_its_tiles_are_forgotten(results, capsys):
         ("components", STITCHED | {"ingest_image", "normalize", "enhance"}),
         (
             "maps/radius.ome.zarr",
-            STITCHED | {"ingest_image", "normalize", "enhance", "mask", "skeleton"},
+            STITCHED | {"ingest_image", "normalize", "enhance", "mask", "skeleton", "graph"},
         ),
     ],
 )

@@ -60,3 +60,10 @@ def test_the_example_of_stitching_puts_tiles_back():
     inside = np.s_[1:-1, 1:-1, 1:-1]  # the rim lies a hundredth of a voxel beyond the tiles
     error = made["volume"][inside] - scene[inside]
     assert np.sqrt(np.mean(error**2)) < 0.02 * scene.std()
+
+
+def test_the_example_of_microscopy_sees_a_volume():
+    volume = np.random.default_rng(0).random((20, 64, 90)).astype(np.float32)
+    made = _run("microscopy.md", "volume", names={"volume": volume})
+    assert made["vessels"].shape == volume.shape
+    assert 0 < made["part"].probability.min() < made["part"].probability.max() < 1

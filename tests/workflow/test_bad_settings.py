@@ -51,7 +51,7 @@ CONFIGS = {
     "unknown choice": (
         {"microscopy": {"segment": {"segmenter": "unet"}}},
         "config: microscopy.segment.segmenter",
-        "'frangi' or 'sato'",
+        "'frangi', 'sato', 'student' or 'teacher'",
     ),
     "no scales": (
         {"microscopy": {"segment": {"scales_um": []}}},

@@ -137,12 +137,12 @@ def test_the_number_of_workers_changes_no_result(spare, compute):
         ),
         (
             {"microscopy": {**CONFIG["microscopy"], "normalize": {"upper_percent": 90.0}}},
-            {"normalize", "enhance", "mask", "skeleton", "vessel_maps"},
+            {"normalize", "enhance", "mask", "skeleton", "graph", "vessel_maps"},
         ),
         (
             {"microscopy": {**CONFIG["microscopy"], "stitch": {"light": {"gains": False}}}},
             {"illuminate", "ingest_image", "normalize", "enhance", "mask", "skeleton"}
-            | {"vessel_maps"},
+            | {"graph", "vessel_maps"},
         ),
         (
             {"ultrasound": {**CONFIG["ultrasound"], "track": {"min_length_frames": 6}}},

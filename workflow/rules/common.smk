@@ -84,6 +84,13 @@ def settings_of_model(wildcards):
     return CONFIG.models[wildcards.model]
 
 
+def manifests_of_teacher(wildcards):
+    """Return the manifest of the run's network that the one in `wildcards` learns from, if any."""
+    training = training_of(CONFIG, wildcards.model, int(wildcards.seed))
+    names = {teacher.name for teacher in training.teachers}
+    return [f"{RESULTS}/{MODELS}/{name}/manifest.json" for name in names]
+
+
 def manifests_of_model(wildcards):
     """Return the manifests of all trainings of the network in `wildcards`."""
     return [training.manifest_path for training in trainings(CONFIG, of=wildcards.model)]

@@ -1,4 +1,4 @@
-"""Microscopy: raw TIFFs to mask and skeleton."""
+"""Microscopy: raw TIFFs to mask, skeleton and graph."""
 
 
 rule ingest_image:
@@ -43,7 +43,7 @@ rule normalize:
 
 
 rule enhance:
-    """Enhance vessels and sort voxels into background, weak and strong."""
+    """Enhance vessels, by a filter or a network, and sort voxels into none, weak and strong."""
     input:
         image=rules.ingest_image.output.manifest,
         intensity_range=rules.normalize.output.manifest,
@@ -57,6 +57,7 @@ rule enhance:
     resources:
         mem_mb=mem_mb("enhance"),
         runtime=480,
+        gpu=int(CONFIG.microscopy.segment.needs_gpu),
     params:
         identity=identity("enhance"),
     script:
@@ -101,3 +102,23 @@ rule skeleton:
         identity=identity("skeleton"),
     script:
         "../scripts/skeleton.py"
+
+
+rule graph:
+    """Find branch points and ends, and the vessels between them."""
+    input:
+        skeleton=rules.skeleton.output.manifest,
+    output:
+        manifest=f"{RESULTS}/{{sample}}/manifests/graph.json",
+    log:
+        f"{RESULTS}/logs/{{sample}}/graph.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{sample}}/graph.tsv"
+    threads: WORKERS
+    resources:
+        mem_mb=mem_mb("graph"),
+        runtime=120,
+    params:
+        identity=identity("graph"),
+    script:
+        "../scripts/graph.py"

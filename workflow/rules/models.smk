@@ -9,6 +9,8 @@ wildcard_constraints:
 # Checkpoints stay beside the manifest and are no output: Snakemake deletes those of killed jobs.
 rule train_model:
     """Train one network from one seed, from its last checkpoint on."""
+    input:
+        teacher=manifests_of_teacher,
     output:
         manifest=f"{RESULTS}/{MODELS}/{{model}}/seed-{{seed}}/manifest.json",
     log:

@@ -7,9 +7,9 @@ from vasculome.config.localize import LocalizeConfig, NetworkConfig
 from vasculome.config.models import (
     BubbleNetConfig,
     ModelConfig,
+    MovieTrainingConfig,
     SiteFinderConfig,
     StulmConfig,
-    TrainingConfig,
 )
 from vasculome.config.per_sample import config_of
 from vasculome.config.point_spread import ProbeConfig, PsfConfig
@@ -21,7 +21,6 @@ from vasculome.config.run import (
     MicroscopyConfig,
     NormalizeConfig,
     RunConfig,
-    SegmentConfig,
     SkeletonConfig,
     StorageConfig,
     TrackConfig,
@@ -31,9 +30,13 @@ from vasculome.config.run import (
     parse_config,
 )
 from vasculome.config.samples import MICROSCOPY_FORMATS, Sample, parse_sample, parse_samples
+from vasculome.config.segment import SegmentConfig, SegmentNetworkConfig
+from vasculome.config.segment_models import PatchTrainingConfig, StudentConfig, TeacherConfig
 from vasculome.config.slices import SliceStack, differing, stacks_of
 from vasculome.config.stitching import LightConfig, PairsConfig, PositionsConfig
 from vasculome.config.superresolve import SuperresolveConfig
+from vasculome.config.training import TrainingConfig
+from vasculome.config.volumes import TrainingVolume, parse_volumes
 
 __all__ = [
     "MICROSCOPY_FORMATS",
@@ -46,23 +49,29 @@ __all__ = [
     "LocalizeConfig",
     "MicroscopyConfig",
     "ModelConfig",
+    "MovieTrainingConfig",
     "NetworkConfig",
     "NormalizeConfig",
     "PairsConfig",
+    "PatchTrainingConfig",
     "PositionsConfig",
     "ProbeConfig",
     "PsfConfig",
     "RunConfig",
     "Sample",
     "SegmentConfig",
+    "SegmentNetworkConfig",
     "SiteFinderConfig",
     "SkeletonConfig",
     "SliceStack",
     "StorageConfig",
+    "StudentConfig",
     "StulmConfig",
     "SuperresolveConfig",
+    "TeacherConfig",
     "TrackConfig",
     "TrainingConfig",
+    "TrainingVolume",
     "UlmMapsConfig",
     "UltrasoundConfig",
     "VesselMapsConfig",
@@ -71,5 +80,6 @@ __all__ = [
     "parse_config",
     "parse_sample",
     "parse_samples",
+    "parse_volumes",
     "stacks_of",
 ]

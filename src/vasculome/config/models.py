@@ -6,14 +6,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from vasculome.config.settings import Fraction, NotNegative, PositiveFloat, PositiveInt, Settings
+from vasculome.config.segment_models import StudentConfig, TeacherConfig
+from vasculome.config.settings import Fraction, NotNegative, PositiveFloat, PositiveInt
+from vasculome.config.training import Count, TrainingConfig
 
-Count = Annotated[int, Field(ge=0)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
-class TrainingConfig(Settings):
-    """What all trainings have."""
+class MovieTrainingConfig(TrainingConfig):
+    """What trainings on simulated movies of bubbles have."""
 
     scene: Literal["paper_2d", "paper_3d", "broad_2d", "broad_3d"] = Field(
         "broad_2d",
@@ -27,14 +28,8 @@ class TrainingConfig(Settings):
     bubbles: tuple[PositiveFloat, PositiveFloat] | None = Field(
         None, description="Fewest and most bubbles in the field; null: as the scene has it."
     )
-    seeds: tuple[Count, ...] = Field(
-        (0,), min_length=1, description="Of the first weights: one training each."
-    )
     movie_seed: Count = Field(0, description="Of the movies, the same for all seeds.")
-    steps: PositiveInt = Field(20000, description="Batches in all.")
     batch_size: PositiveInt = Field(4, description="Movies a step.")
-    learning_rate: PositiveFloat = Field(1e-3, description="Of Adam, at its highest.")
-    warmup: Count = Field(0, description="Steps in which the learning rate rises to it.")
     drops: tuple[PositiveInt, ...] = Field(
         (),
         description="Steps at which it falls to a tenth; empty: it falls as a cosine to a "
@@ -45,33 +40,20 @@ class TrainingConfig(Settings):
         description="Step, and learning rate that it begins again with; drops before do not count "
         "any more.",
     )
-    validate_every: PositiveInt = Field(500, description="Steps from one validation to the next.")
     validation_movies: PositiveInt = Field(16, description="Movies that the score is taken on.")
-    checkpoint_every_s: NotNegative = Field(
-        120.0, description="Most seconds of work that are lost if the machine dies."
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where torch computes; auto: on a GPU if there is one."
-    )
-    threads: PositiveInt = Field(2, description="Processor threads of torch.")
     movie_threads: PositiveInt = Field(
         1, description="Threads that simulate movies meanwhile; more where a GPU waits for them."
-    )
-    memory_gb: PositiveFloat = Field(
-        4.0, description="Memory that the job asks for, more at each attempt."
     )
 
     @model_validator(mode="after")
     def _schedule_fits_its_steps(self) -> Self:
         if list(self.drops) != sorted(set(self.drops)):
             raise ValueError("drops must rise")
-        named = [("warmup", self.warmup), *(("drops", drop) for drop in self.drops)]
+        named = [("drops", drop) for drop in self.drops]
         named += [("restart", self.restart[0])] if self.restart else []
         for name, step in named:
             if step >= self.steps:
                 raise ValueError(f"{name} at step {step} is beyond the {self.steps} steps")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds must differ")
         if self.bubbles is not None and self.bubbles[0] > self.bubbles[1]:
             raise ValueError("bubbles must not fall")
         return self
@@ -82,7 +64,7 @@ class TrainingConfig(Settings):
         return 2 if self.scene.endswith("2d") else 3
 
 
-class StulmConfig(TrainingConfig):
+class StulmConfig(MovieTrainingConfig):
     """Deep-stULM, dense or sparse: vessels that bubbles went through, on a grid 8 times finer."""
 
     network: Literal["stulm"]
@@ -134,7 +116,7 @@ class StulmConfig(TrainingConfig):
         return self
 
 
-class BubbleNetConfig(TrainingConfig):
+class BubbleNetConfig(MovieTrainingConfig):
     """A sparse network that keeps every bubble: its place, its time, and how sure it is."""
 
     network: Literal["bubble_net"]
@@ -144,7 +126,7 @@ class BubbleNetConfig(TrainingConfig):
     threshold: NotNegative = Field(0.2, description="Of |c|²: pixels above are given to it.")
 
 
-class SiteFinderConfig(TrainingConfig):
+class SiteFinderConfig(MovieTrainingConfig):
     """A small dense network that finds the pixels with bubbles, for sparsify: cnn."""
 
     network: Literal["site_finder"]
@@ -156,5 +138,6 @@ class SiteFinderConfig(TrainingConfig):
 
 
 ModelConfig = Annotated[
-    StulmConfig | BubbleNetConfig | SiteFinderConfig, Field(discriminator="network")
+    StulmConfig | BubbleNetConfig | SiteFinderConfig | StudentConfig | TeacherConfig,
+    Field(discriminator="network"),
 ]

@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from vasculome.config.folds import with_folds
 from vasculome.config.localize import LocalizeConfig
 from vasculome.config.models import ModelConfig, ModelName
 from vasculome.config.point_spread import PsfConfig
+from vasculome.config.segment import SegmentConfig
 from vasculome.config.settings import (
     NotNegative,
     Percent,
@@ -73,26 +75,6 @@ class NormalizeConfig(Settings):
     def _range_is_not_empty(self) -> Self:
         if self.lower_percent >= self.upper_percent:
             raise ValueError("lower_percent must be below upper_percent")
-        return self
-
-
-class SegmentConfig(Settings):
-    """Vessel enhancement, hysteresis threshold and removal of small objects."""
-
-    segmenter: Literal["frangi", "sato"] = Field("frangi", description="Vesselness filter.")
-    scales_um: tuple[PositiveFloat, ...] = Field(
-        (3.0, 6.0, 10.0), min_length=1, description="Gaussian sigmas; about vessel radius / sqrt 2."
-    )
-    low_threshold: PositiveFloat = Field(0.07, description="Weak vessel voxels from here.")
-    high_threshold: PositiveFloat = Field(0.3, description="An object needs one voxel above this.")
-    min_object_um3: Annotated[float, Field(ge=0)] = Field(
-        1000.0, description="Smaller connected objects are removed."
-    )
-
-    @model_validator(mode="after")
-    def _thresholds_are_ordered(self) -> Self:
-        if self.low_threshold > self.high_threshold:
-            raise ValueError("low_threshold must not exceed high_threshold")
         return self
 
 
@@ -310,6 +292,8 @@ def parse_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
     UserError
         Naming the key: unknown, missing, of the wrong type or out of range.
     """
+    if isinstance(content.get("models"), Mapping):
+        content = {**content, "models": with_folds(content["models"], where=where)}
     try:
         return RunConfig.model_validate(content)
     except ValidationError as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -11,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from vasculome.config.localize import Localizer
 from vasculome.config.settings import PositiveFloat, PositiveInt, Settings, first_fault
+from vasculome.config.sheets import sheet_rows
 from vasculome.config.slices import check_stacks
 from vasculome.errors import UserError
 
@@ -251,27 +250,10 @@ def parse_samples(text: str, *, where: str) -> tuple[Sample, ...]:
         Naming the row and the column: unknown columns, bad cells, duplicate or no samples, slices
         that make no volume.
     """
-    lines = [
-        (number, line)
-        for number, line in enumerate(text.splitlines(), start=1)
-        if line.strip() and not line.startswith("#")
-    ]
-    rows = list(csv.reader(io.StringIO("\n".join(line for _, line in lines)), delimiter="\t"))
-    if len(rows) < 2:
-        raise UserError("no samples", where=where, fix="add a header line and one line a sample")
-    header = [name.strip() for name in rows[0]]
-    _check_header(header, where=where)
     samples: dict[str, Sample] = {}
     at_line: dict[str, int] = {}
-    for (number, _), row in zip(lines[1:], rows[1:], strict=True):
+    for number, cells in sheet_rows(text, model=Sample, what="sample", where=where):
         at = f"{where}, line {number}"
-        if len(row) > len(header):
-            raise UserError(
-                f"{len(row)} cells under {len(header)} columns",
-                where=at,
-                fix="separate cells by single tabs",
-            )
-        cells = {k: v.strip() for k, v in zip(header, row, strict=False) if v.strip()}
         sample = parse_sample(cells, where=at)
         if sample.sample in samples:
             raise UserError(
@@ -289,21 +271,3 @@ def parse_sample(cells: Mapping[str, str], *, where: str) -> Sample:
         return Sample.model_validate(cells)
     except ValidationError as error:
         raise first_fault(error, cells, where=where) from None
-
-
-def _check_header(header: list[str], *, where: str) -> None:
-    known = list(Sample.model_fields)
-    unknown = [name for name in header if name not in known]
-    if unknown:
-        raise UserError(
-            f"unknown column {unknown[0]!r}", where=where, fix=f"columns are {', '.join(known)}"
-        )
-    if len(set(header)) != len(header):
-        raise UserError("a column stands twice", where=where, fix="remove one of the two")
-    missing = [n for n, f in Sample.model_fields.items() if f.is_required() and n not in header]
-    if missing:
-        raise UserError(
-            f"column {missing[0]!r} is missing",
-            where=where,
-            fix="separate columns by tabs and see config/README.md",
-        )

@@ -9,12 +9,16 @@ from torch import nn
 
 from vasculome.models.bubble_net import BubbleNet, BubbleNetDesign
 from vasculome.models.site_finder import SiteFinder, SiteFinderDesign
+from vasculome.models.student import Student, StudentDesign
 from vasculome.models.stulm import Stulm, StulmDesign
+from vasculome.models.teacher import Teacher, TeacherDesign
 
 _ARCHITECTURES: dict[str, tuple[type[nn.Module], type]] = {
     "bubble_net": (BubbleNet, BubbleNetDesign),
     "site_finder": (SiteFinder, SiteFinderDesign),
+    "student": (Student, StudentDesign),
     "stulm": (Stulm, StulmDesign),
+    "teacher": (Teacher, TeacherDesign),
 }
 
 
@@ -24,7 +28,7 @@ def build(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
     Parameters
     ----------
     architecture
-        ``bubble_net``, ``site_finder`` or ``stulm``.
+        ``bubble_net``, ``site_finder``, ``student``, ``stulm`` or ``teacher``.
     arguments
         Of its design; lists stand for tuples.
 
@@ -39,5 +43,5 @@ def build(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
     try:
         return network(design(**given))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{architecture}: {error}") from error

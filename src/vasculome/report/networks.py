@@ -15,7 +15,14 @@ from vasculome.report.training_charts import learning_curves
 from vasculome.report.words import MISSING, flatten_keys, heading, number, words
 from vasculome.storage.shards import write_bytes_atomic
 
-_KINDS = {"stulm": "Deep-stULM", "bubble_net": "network that keeps every bubble"}
+_KINDS = {
+    "stulm": "Deep-stULM",
+    "bubble_net": "network that keeps every bubble",
+    "site_finder": "network that finds the pixels with bubbles",
+    "student": "light U-Net that segments vessels",
+    "teacher": "Swin UNETR that segments vessels, with a codebook",
+}
+_SEGMENTERS = {"student", "teacher"}
 
 
 def write_models_report(
@@ -49,9 +56,9 @@ def write_models_report(
             what="learning curves",
             needs=(),
             draw=lambda records=records: learning_curves(records),
-            caption="Loss of the batches that were learnt from, and metrics on movies of other "
-            "vessels, which are not learnt from; a line a seed. Rings: the network that is kept, "
-            "which has the best score.",
+            caption="Loss of the batches that were learnt from, and metrics on movies or patches "
+            "of other vessels, which are not learnt from; a line a seed. Rings: the network that "
+            "is kept, which has the best score.",
             alt=f"Learning curves of {name}",
             detailed=True,
         )
@@ -86,7 +93,8 @@ def _count(kept: Mapping[str, Any]) -> str:
 def _words(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     seeds = settings["seeds"]
     text = (
-        f"{_KINDS[settings['network']].capitalize()}, trained on simulated movies "
+        f"{_sentence(_KINDS[settings['network']])}, trained on "
+        f"{'rendered vessels' if settings['network'] in _SEGMENTERS else 'simulated movies'} "
         f"({settings['scene']})."
     )
     if len(seeds) > 1:
@@ -95,6 +103,11 @@ def _words(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
             "the best of all and so a little too good: the mean over seeds is what to expect."
         )
     return text
+
+
+def _sentence(text: str) -> str:
+    """Return a text as sentences begin; names keep their capitals."""
+    return text[:1].upper() + text[1:]
 
 
 def _overview(kept: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]) -> Section:
@@ -116,8 +129,9 @@ def _overview(kept: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]) 
     return Section(
         "Overview",
         "The score is the Jaccard index of bubbles found within a quarter of a wavelength "
-        "(bubble_net), or the Dice index of the angiogram of all validation movies (stulm): two "
-        "networks of different kinds cannot be compared by it.",
+        "(bubble_net), the Dice index of the angiogram of all validation movies (stulm) or of "
+        "those pixels (site_finder), or the mean Dice index of validation patches (student, "
+        "teacher): networks of different kinds cannot be compared by it.",
         tables=[Table("All networks: mean and standard deviation over seeds", header, rows)],
     )
 

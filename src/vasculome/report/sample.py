@@ -103,6 +103,8 @@ KEY_NUMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("skeleton", "length_mm"),
         ("skeleton", "length_density_mm_mm3"),
         ("skeleton", "median_radius_um"),
+        ("graph", "branch_points_per_mm3"),
+        ("graph", "mean_edge_length_um"),
     ),
     "ultrasound": (
         ("localize", "localizer"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import spsolve
@@ -53,20 +54,7 @@ def join_by_capillaries(
         Edges point downstream; blind ends, where nothing flows, are left out.
     """
     trees = merge([*arteries, *veins])
-    mesh, pairs = _voronoi_mesh(np.asarray(domain_um, dtype=np.float64), cell_um, rng)
-    leaves = trees.outlets
-    _, nearest = cKDTree(mesh).query(trees.positions_um[leaves])
-    n_tree = len(trees.positions_um)
-    nodes = np.concatenate([trees.positions_um, mesh])
-    pairs = np.concatenate([pairs + n_tree, np.stack([leaves, nearest + n_tree], axis=1)])
-    radius = radius_um * rng.lognormal(0.0, 0.15, len(pairs))
-    capillaries = _curved(nodes, pairs, radius, rng)
-    network = VesselGraph(
-        positions_um=capillaries.positions_um,
-        edges=np.concatenate([trees.edges, capillaries.edges]),
-        radius_um=np.concatenate([trees.radius_um, capillaries.radius_um]),
-        flow_um3_s=np.concatenate([trees.flow_um3_s, capillaries.flow_um3_s]),
-    )
+    network = _joined(trees, domain_um=domain_um, cell_um=cell_um, radius_um=radius_um, rng=rng)
     n_arteries = sum(len(g.positions_um) for g in arteries)
     roots = trees.inlets
     inflow = sum(float(g.flow_um3_s[np.isin(g.edges[:, 0], g.inlets)].sum()) for g in arteries)
@@ -76,6 +64,54 @@ def join_by_capillaries(
         high=roots[roots < n_arteries],
         low=roots[roots >= n_arteries],
         total_um3_s=inflow,
+    )
+
+
+def with_capillaries(
+    trees: Sequence[VesselGraph],
+    *,
+    domain_um: Sequence[float],
+    cell_um: float,
+    radius_um: float,
+    rng: np.random.Generator,
+    bow: float = _BOW,
+) -> VesselGraph:
+    """Return trees joined by a capillary mesh as `join_by_capillaries` does, without the flow.
+
+    That takes most of its time, and pictures do not show it. Blind ends are left out here, too.
+    ``bow`` is the depth of a capillary's curve over its length.
+    """
+    every = merge(trees)
+    network = _joined(
+        every, domain_um=domain_um, cell_um=cell_um, radius_um=radius_um, bow=bow, rng=rng
+    )
+    roots = every.inlets
+    return _without_blind_ends(_reachable(network, roots), roots)
+
+
+def _joined(
+    trees: VesselGraph,
+    *,
+    domain_um: Sequence[float],
+    cell_um: float,
+    radius_um: float,
+    rng: np.random.Generator,
+    bow: float = _BOW,
+) -> VesselGraph:
+    """Return trees whose leaves join a mesh; capillaries carry no flow yet."""
+    mesh, pairs = _voronoi_mesh(np.asarray(domain_um, dtype=np.float64), cell_um, rng)
+    leaves = trees.outlets
+    _, nearest = cKDTree(mesh).query(trees.positions_um[leaves])
+    n_tree = len(trees.positions_um)
+    nodes = np.concatenate([trees.positions_um, mesh])
+    pairs = np.concatenate([pairs + n_tree, np.stack([leaves, nearest + n_tree], axis=1)])
+    radius = radius_um * rng.lognormal(0.0, 0.15, len(pairs))
+    capillaries = _curved(nodes, pairs, radius, bow, rng)
+    return VesselGraph(
+        positions_um=capillaries.positions_um,
+        edges=np.concatenate([trees.edges, capillaries.edges]),
+        radius_um=np.concatenate([trees.radius_um, capillaries.radius_um]),
+        flow_um3_s=np.concatenate([trees.flow_um3_s, capillaries.flow_um3_s]),
     )
 
 
@@ -97,13 +133,15 @@ def _voronoi_mesh(domain: Float, cell_um: float, rng: np.random.Generator) -> tu
     return voronoi.vertices[used], renamed.reshape(-1, 2).astype(np.int64)
 
 
-def _curved(nodes: Float, pairs: Int, radius: Float, rng: np.random.Generator) -> VesselGraph:
+def _curved(
+    nodes: Float, pairs: Int, radius: Float, depth: float, rng: np.random.Generator
+) -> VesselGraph:
     """Replace straight capillaries by curves of `_PIECES` edges; their nodes follow the others."""
     a, b = nodes[pairs[:, 0]], nodes[pairs[:, 1]]
     length = np.linalg.norm(b - a, axis=1, keepdims=True)
     along = (np.arange(1, _PIECES) / _PIECES)[None, :, None]
-    bow = rng.normal(0.0, _BOW, (len(pairs), 1, nodes.shape[1])) * length[:, None]
-    wave = rng.normal(0.0, _BOW / 2, (len(pairs), 1, nodes.shape[1])) * length[:, None]
+    bow = rng.normal(0.0, depth, (len(pairs), 1, nodes.shape[1])) * length[:, None]
+    wave = rng.normal(0.0, depth / 2, (len(pairs), 1, nodes.shape[1])) * length[:, None]
     between = a[:, None] + along * (b - a)[:, None]
     between += np.sin(math.pi * along) * bow + np.sin(2 * math.pi * along) * wave
     names = len(nodes) + np.arange(len(pairs) * (_PIECES - 1)).reshape(len(pairs), -1)
@@ -122,7 +160,22 @@ def _reachable(graph: VesselGraph, roots: Int) -> VesselGraph:
     n = len(graph.positions_um)
     links = coo_array((np.ones(len(graph.edges)), tuple(graph.edges.T)), shape=(n, n))
     _, component = connected_components(links, directed=False)
-    kept = np.isin(component[graph.edges[:, 0]], component[roots])
+    return _chosen(graph, np.isin(component[graph.edges[:, 0]], component[roots]))
+
+
+def _without_blind_ends(graph: VesselGraph, roots: Int) -> VesselGraph:
+    """Drop, again and again, the edges that end at a node with no other edge; roots are none."""
+    while True:
+        degree = np.bincount(graph.edges.ravel(), minlength=len(graph.positions_um))
+        degree[roots] = 2
+        kept = (degree[graph.edges] > 1).all(axis=1)
+        if kept.all():
+            return graph
+        graph = _chosen(graph, kept)
+
+
+def _chosen(graph: VesselGraph, kept: NDArray[np.bool_]) -> VesselGraph:
+    """Return the graph with some of its edges; nodes keep their numbers."""
     return replace(
         graph,
         edges=graph.edges[kept],

@@ -32,8 +32,12 @@ class Microscope:
         Depth over which light falls to 1/e.
     uneven_illumination
         Relative loss of light towards the sides of the field.
+    tilt
+        Relative change of light across the image along (z, y, x).
     stripes
         Standard deviation of the relative brightness of the light sheet's shadows.
+    stripe_rows
+        Width of the shadows: standard deviation of the Gaussian that smooths them along y.
     gain, offset, read_noise
         Grey levels a photon, at no light, and standard deviation of the camera's noise.
     bits
@@ -47,7 +51,9 @@ class Microscope:
     patchiness: float = 0.2
     attenuation_um: float = 800.0
     uneven_illumination: float = 0.25
+    tilt: tuple[float, float, float] = (0.0, 0.0, 0.0)
     stripes: float = 0.06
+    stripe_rows: float = 1.5
     gain: float = 8.0
     offset: float = 200.0
     read_noise: float = 6.0
@@ -101,7 +107,7 @@ def expected_light(
     """
     scope, shape = microscope, occupancy.shape
     smooth = {
-        scale_um: _smooth_noise(shape, [scale_um / s for s in spacing_um], rng)
+        scale_um: smooth_noise(shape, [scale_um / s for s in spacing_um], rng)
         for scale_um in (15.0, 40.0, 160.0)
     }
     staining = np.exp(scope.patchiness * smooth[40.0] - scope.patchiness**2 / 2)
@@ -112,7 +118,7 @@ def expected_light(
         light.astype(np.float32),
         [sigma / s for sigma, s in zip(scope.psf_sigma_um, spacing_um, strict=True)],
     )
-    light *= _illumination(shape, spacing_um, scope, rng)
+    light *= illumination(shape, spacing_um, scope, rng)
     return light
 
 
@@ -124,7 +130,7 @@ def expose(light: Image, *, rng: np.random.Generator, microscope: Microscope) ->
     return np.clip(np.rint(counts), 0, 2**scope.bits - 1).astype(np.uint16)
 
 
-def _smooth_noise(
+def smooth_noise(
     shape: tuple[int, ...], scale_voxels: Sequence[float], rng: np.random.Generator
 ) -> Image:
     """Return Gaussian noise of mean 0 and variance 1, smooth over ``scale_voxels``."""
@@ -144,7 +150,7 @@ def _smooth_noise(
     return noise
 
 
-def _illumination(
+def illumination(
     shape: tuple[int, ...],
     spacing_um: Sequence[float],
     scope: Microscope,
@@ -155,6 +161,10 @@ def _illumination(
     attenuation = np.exp(-depth_um / scope.attenuation_um)[:, None, None]
     y, x = (np.linspace(-1, 1, n) for n in shape[1:])
     sides = 1 - scope.uneven_illumination * (y[:, None] ** 2 + x[None, :] ** 2) / 2
-    shadows = gaussian_filter1d(rng.standard_normal(shape[:2]), 1.5, axis=1)
+    shadows = gaussian_filter1d(rng.standard_normal(shape[:2]), scope.stripe_rows, axis=1)
     shadows *= scope.stripes / max(float(shadows.std()), 1e-12)
-    return (attenuation * sides * (1 + shadows[:, :, None])).astype(np.float32)
+    light = attenuation * sides * (1 + shadows[:, :, None])
+    for axis, (n, change) in enumerate(zip(shape, scope.tilt, strict=True)):
+        ramp = 1 + change * np.linspace(-0.5, 0.5, n)
+        light *= ramp.reshape([-1 if i == axis else 1 for i in range(3)])
+    return light.astype(np.float32)

@@ -40,6 +40,48 @@ def wall_depth_um(
     numpy.ndarray
         Float32 of the box's shape, in micrometres; positive inside.
     """
+    nothing = np.empty((0, 0, 0), dtype=np.int32)
+    return _drawn(graph, box, spacing_um, origin_um, margin_um, np.ones(len(graph.edges)), nothing)
+
+
+def nearest_wall(
+    graph: VesselGraph,
+    *,
+    box: Box,
+    spacing_um: Sequence[float],
+    margin_um: float,
+    origin_um: Sequence[float] | None = None,
+    stretch: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Return depths inside the nearest wall as `wall_depth_um` does, in 3-D, and whose they are.
+
+    Parameters
+    ----------
+    graph, box, spacing_um, margin_um, origin_um
+        As of `wall_depth_um`.
+    stretch
+        Of each edge, how much thicker it is along z than across; 1 by default. Its depths are told
+        on the scale of across.
+
+    Returns
+    -------
+    depth_um, edge
+        Float32 and int32 of the box's shape; the edge is −1 where none is within the margin.
+    """
+    edge = np.full(box.shape, -1, dtype=np.int32)
+    factor = np.ones(len(graph.edges)) if stretch is None else stretch
+    return _drawn(graph, box, spacing_um, origin_um, margin_um, factor, edge), edge
+
+
+def _drawn(
+    graph: VesselGraph,
+    box: Box,
+    spacing_um: Sequence[float],
+    origin_um: Sequence[float] | None,
+    margin_um: float,
+    stretch: Float,
+    edge: NDArray[np.int32],
+) -> NDArray[np.float32]:
     missing = 3 - graph.ndim
     spacing = np.array([1.0] * missing + list(spacing_um), dtype=np.float64)
     origin = np.zeros(3)
@@ -48,7 +90,8 @@ def wall_depth_um(
     depth = np.full((1,) * missing + box.shape, -margin_um, dtype=np.float32)
     ends = np.zeros((len(graph.edges), 2, 3))
     ends[..., missing:] = graph.positions_um[graph.edges]
-    _draw_capsules(depth, ends, graph.radius_um, origin + start * spacing, spacing, margin_um)
+    place = origin + start * spacing
+    _draw_capsules(depth, edge, ends, graph.radius_um, stretch, place, spacing, margin_um)
     return depth.reshape(box.shape)
 
 
@@ -83,30 +126,35 @@ def occupancy(
     return np.clip(0.5 + depth / width, 0.0, 1.0, dtype=np.float32)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _draw_capsules(
     depth: NDArray[np.float32],
+    owner: NDArray[np.int32],
     ends: Float,
     radius: Float,
+    stretch: Float,
     origin: Float,
     spacing: Float,
     margin: float,
 ) -> None:
-    """Raise each voxel to radius − distance of the capsules within ``margin`` of it."""
+    """Raise each voxel to radius − distance of the capsules within ``margin`` of it.
+
+    ``owner`` becomes the edge that did it last, unless it is empty.
+    """
     low, high = np.empty(3, dtype=np.int64), np.empty(3, dtype=np.int64)
     for e in range(len(radius)):
         a, b = ends[e, 0], ends[e, 1]
-        reach = radius[e] + margin
         for d in range(3):
+            reach = (radius[e] + margin) * (stretch[e] if d == 0 else 1.0)
             near = np.ceil((min(a[d], b[d]) - reach - origin[d]) / spacing[d])
             far = np.floor((max(a[d], b[d]) + reach - origin[d]) / spacing[d])
             low[d] = max(0, int(near))
             high[d] = min(depth.shape[d], int(far) + 1)
         az, ay, ax = a[0], a[1], a[2]
-        uz, uy, ux = b[0] - az, b[1] - ay, b[2] - ax
+        uz, uy, ux = (b[0] - az) / stretch[e], b[1] - ay, b[2] - ax
         square = uz * uz + uy * uy + ux * ux + 1e-12
         for z in range(low[0], high[0]):
-            pz = origin[0] + z * spacing[0] - az
+            pz = (origin[0] + z * spacing[0] - az) / stretch[e]
             for y in range(low[1], high[1]):
                 py = origin[1] + y * spacing[1] - ay
                 for x in range(low[2], high[2]):
@@ -114,4 +162,7 @@ def _draw_capsules(
                     t = min(max((pz * uz + py * uy + px * ux) / square, 0.0), 1.0)
                     dz, dy, dx = pz - t * uz, py - t * uy, px - t * ux
                     inside = radius[e] - np.sqrt(dz * dz + dy * dy + dx * dx)
-                    depth[z, y, x] = max(depth[z, y, x], inside)
+                    if inside > depth[z, y, x]:
+                        depth[z, y, x] = inside
+                        if owner.size > 0:
+                            owner[z, y, x] = e

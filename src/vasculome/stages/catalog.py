@@ -46,6 +46,7 @@ CATALOG: dict[str, StageEntry] = {
     "enhance": StageEntry("microscopy", ("ingest_image", "normalize")),
     "mask": StageEntry("microscopy", ("enhance",)),
     "skeleton": StageEntry("microscopy", ("mask",)),
+    "graph": StageEntry("microscopy", ("skeleton",)),
     "vessel_maps": StageEntry("microscopy", ("mask", "skeleton")),
     "ingest_iq": StageEntry("ultrasound", ()),
     "calibrate": StageEntry("ultrasound", ("ingest_iq",)),

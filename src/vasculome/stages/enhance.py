@@ -1,4 +1,7 @@
-"""Vesselness of a whole volume, sorted into background, weak and strong voxels."""
+"""Vesselness of a whole volume, sorted into background, weak and strong voxels.
+
+A network takes the place of the vesselness filter where one is configured: `stages.segment`.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ from vasculome.config import RunConfig, SegmentConfig
 from vasculome.geometry import Box, Tile, TileGrid
 from vasculome.stages.ingest_image import IMAGE
 from vasculome.stages.job import Job, Outcome
+from vasculome.stages.segment import bound_of_network, check_network, run_network
+from vasculome.stages.segment_weights import segmenter_digest
 from vasculome.stages.volume import build_image, like, shard_voxels
 from vasculome.storage.omezarr import Image, open_image
-from vasculome.vessels.enhance import frangi, halo_voxels, hysteresis_classes, sato
+from vasculome.vessels.enhance import STRONG, frangi, halo_voxels, hysteresis_classes, sato
 from vasculome.vessels.normalize import rescale
 
 CANDIDATES = "candidates.ome.zarr"
@@ -26,8 +31,22 @@ def settings(config: RunConfig) -> tuple[SegmentConfig]:
     return (config.microscopy.segment,)
 
 
+def raw_fingerprint(job: Job) -> str | None:
+    """Return a digest of the weights; None where no network segments."""
+    chosen = job.config.microscopy.segment
+    return segmenter_digest(chosen) if chosen.is_learned else None
+
+
+def check(job: Job) -> None:
+    """Raise UserError where the weights of a network are no good, or its windows are not."""
+    if job.config.microscopy.segment.is_learned:
+        check_network(job)
+
+
 def bound(job: Job) -> MemoryBound:
     """Return the memory bound: a tile with its halo as read and normalized, and responses."""
+    if job.config.microscopy.segment.is_learned:
+        return bound_of_network(job)
     outer = shard_voxels(job, _halo(job))
     core = shard_voxels(job)
     # Raw and float32 outer tile; best and current response (float32) and classes of the core.
@@ -35,7 +54,12 @@ def bound(job: Job) -> MemoryBound:
 
 
 def run(job: Job) -> Outcome:
-    """Write ``candidates.ome.zarr``: 0 background, 1 weak, 2 strong."""
+    """Write ``candidates.ome.zarr``: 0 background, 1 weak, 2 strong.
+
+    A network writes its probabilities beside it.
+    """
+    if job.config.microscopy.segment.is_learned:
+        return run_network(job, candidates=CANDIDATES, strong=STRONG)
     image = open_image(job.folder / IMAGE)
     intensity = job.manifest("normalize")["summary"]
     with job.cluster() as cluster:

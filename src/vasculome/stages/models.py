@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vasculome.config import ModelConfig, RunConfig
+from vasculome.config import ModelConfig, RunConfig, TeacherConfig
 from vasculome.errors import UserError
 from vasculome.stages.digest import code_digest, digest_of
 from vasculome.stages.job import MODELS
+from vasculome.stages.volume_sheet import sheet_identity
 from vasculome.storage.shards import file_checksum
+from vasculome.storage.weights import shipped
 
 _CHANGES_NO_RESULT = {
     "seeds",
     "device",
     "threads",
     "movie_threads",
+    "patch_threads",
     "memory_gb",
     "checkpoint_every_s",
 }
@@ -39,12 +42,15 @@ class Training:
         An entry of ``models`` in the configuration.
     seed
         One of its seeds.
+    teachers
+        Trainings of the network that it learns from, if that is one of the run's.
     """
 
     results: str
     name: str
     settings: ModelConfig
     seed: int
+    teachers: tuple[Training, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -71,15 +77,45 @@ class Training:
         """Folder of the checkpoint: other settings or other code have another one."""
         return self.folder / "checkpoints" / self.identity()
 
+    @property
+    def teacher(self) -> Path | None:
+        """Where the weights of the network are that it learns from, if it does.
+
+        Raises
+        ------
+        UserError
+            None come with vasculome.
+        """
+        given = getattr(self.settings, "teacher", None)
+        if self.teachers:
+            return chosen_path(self.results, given)
+        if given is None:
+            return None
+        return shipped("teacher") if given == "shipped" else Path(given)
+
     def identity(self) -> str:
         """Return a digest of the code, the settings and the seed."""
         content = self.settings.model_dump(mode="json", exclude=_CHANGES_NO_RESULT)
         code = code_digest("vasculome.stages.train")
         finder = _checksum(getattr(self.settings, "finder", None))
-        return digest_of({"code": code, "settings": content, "finder": finder, "seed": self.seed})
+        whole = {"code": code, "settings": content, "finder": finder, "seed": self.seed}
+        volumes = getattr(self.settings, "volumes", None)
+        if volumes is not None:
+            whole["volumes"] = sheet_identity(Path(volumes))
+        if self.teachers:
+            whole["teacher"] = [teacher.identity() for teacher in self.teachers]
+        elif getattr(self.settings, "teacher", None) is not None:
+            whole["teacher"] = self._teacher_checksum()
+        return digest_of(whole)
+
+    def _teacher_checksum(self) -> str | None:
+        try:
+            return _checksum(self.teacher)
+        except UserError:
+            return "cannot be read"
 
 
-def _checksum(path: str | None) -> str | None:
+def _checksum(path: str | Path | None) -> str | None:
     """Return what identifies a file; training tells of one that cannot be read."""
     try:
         return None if path is None else file_checksum(Path(path))
@@ -99,7 +135,16 @@ def chosen_path(results: str, name: str) -> Path:
 
 def training_of(config: RunConfig, model: str, seed: int) -> Training:
     """Return one training of the configuration."""
-    return Training(config.results, model, config.models[model], seed)
+    settings = config.models[model]
+    return Training(config.results, model, settings, seed, _teachers(config, settings))
+
+
+def _teachers(config: RunConfig, settings: ModelConfig) -> tuple[Training, ...]:
+    """Return the trainings of the entry that a student names as its teacher, or none."""
+    given = getattr(settings, "teacher", None)
+    if given is None or not isinstance(config.models.get(given), TeacherConfig):
+        return ()
+    return tuple(trainings(config, of=given))
 
 
 def trainings(config: RunConfig, *, of: str | None = None) -> list[Training]:

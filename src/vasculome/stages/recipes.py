@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from vasculome.config import BubbleNetConfig, ModelConfig, SiteFinderConfig, StulmConfig
+from vasculome.config import (
+    BubbleNetConfig,
+    ModelConfig,
+    MovieTrainingConfig,
+    SiteFinderConfig,
+    StudentConfig,
+    StulmConfig,
+    TeacherConfig,
+)
 from vasculome.errors import UserError
 from vasculome.models.bubble_net import BubbleNetDesign
 from vasculome.models.build import build
 from vasculome.models.site_finder import SiteFinder, SiteFinderDesign
 from vasculome.models.stulm import TIME_STRIDE, StulmDesign
+from vasculome.stages.segment_recipes import student_recipe, teacher_recipe, vessel_scene_of
 from vasculome.storage.weights import fill, read_weights
 from vasculome.training import scenes
 from vasculome.training.bubble_recipe import BubbleRecipe
@@ -23,7 +33,7 @@ _DENSE_FRAMES, _DENSE_PX = 128, 4
 """What frames and pixels of dense movies are multiples of."""
 
 
-def scene_of(settings: ModelConfig) -> UlmScene:
+def scene_of(settings: MovieTrainingConfig) -> UlmScene:
     """Return what the movies show."""
     scene: UlmScene = getattr(scenes, settings.scene)()
     if settings.frames is not None:
@@ -35,22 +45,37 @@ def scene_of(settings: ModelConfig) -> UlmScene:
     return scene
 
 
+def data_of(settings: ModelConfig) -> dict[str, Any]:
+    """Return what a card says of what was learnt from, and of its voxels or pixels."""
+    if isinstance(settings, MovieTrainingConfig):
+        movies = scene_of(settings)
+        data = {"scene": settings.scene, "movie_seed": settings.movie_seed, **asdict(movies)}
+        return {"data": data, "spacing_wavelengths": list(movies.spacing)}
+    patches = vessel_scene_of(settings)
+    return {"data": {"scene": settings.scene, "patch_seed": settings.patch_seed, **asdict(patches)}}
+
+
 def plan_of(settings: ModelConfig) -> Plan:
     """Return how long and how fast the network learns."""
-    return Plan(
+    plan = Plan(
         steps=settings.steps,
         learning_rate=settings.learning_rate,
         warmup=settings.warmup,
-        drops=settings.drops,
-        restart=settings.restart,
         validate_every=settings.validate_every,
         checkpoint_every_s=settings.checkpoint_every_s,
-        ahead=2 * settings.movie_threads,
-        makers=settings.movie_threads,
     )
+    if isinstance(settings, MovieTrainingConfig):
+        makers = settings.movie_threads
+        plan = replace(plan, drops=settings.drops, restart=settings.restart)
+    else:
+        makers = settings.patch_threads
+        plan = replace(plan, decay_to=settings.decay_to)
+    if isinstance(settings, TeacherConfig):
+        plan = replace(plan, restart=(settings.pretrain_steps, settings.fine_tune_rate))
+    return replace(plan, ahead=2 * makers, makers=makers)
 
 
-def recipe_of(settings: ModelConfig, *, where: str) -> Recipe:
+def recipe_of(settings: ModelConfig, *, where: str, teacher: Path | None = None) -> Recipe:
     """Return what is trained on what.
 
     Parameters
@@ -59,16 +84,22 @@ def recipe_of(settings: ModelConfig, *, where: str) -> Recipe:
         Of the network.
     where
         Its place in the configuration, for errors.
+    teacher
+        Weights of the network that a student learns from, if it does.
 
     Raises
     ------
     UserError
-        The network cannot take movies of this size.
+        The network cannot take movies or patches of this size, or not learn from this teacher.
     """
     if isinstance(settings, BubbleNetConfig):
         return _bubble_net(settings)
     if isinstance(settings, SiteFinderConfig):
         return _site_finder(settings, where=where)
+    if isinstance(settings, StudentConfig):
+        return student_recipe(settings, where=where, teacher=teacher)
+    if isinstance(settings, TeacherConfig):
+        return teacher_recipe(settings, where=where)
     return _stulm(settings, where=where)
 
 

@@ -17,11 +17,12 @@ from vasculome.config import ModelConfig
 from vasculome.errors import UserError
 from vasculome.stages.job import load_run
 from vasculome.stages.models import Training, training_of
-from vasculome.stages.recipes import plan_of, recipe_of, scene_of
+from vasculome.stages.recipes import data_of, plan_of, recipe_of
 from vasculome.storage.ledger import Lease
 from vasculome.storage.shards import write_json_atomic
 from vasculome.storage.weights import write_weights
 from vasculome.training.loop import Recipe, Record, train
+from vasculome.training.student_recipe import student_alone
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,11 @@ def train_model(*, config: Mapping[str, Any], model: str, seed: int) -> None:
     where = f"config: models.{model}"
     pin_threads(settings.threads)
     device = pick_device(settings.device)
-    recipe = recipe_of(settings, where=where)
+    recipe = recipe_of(settings, where=where, teacher=training.teacher)
     log.info("training %s from seed %d on %s", model, seed, device)
     with Lease(training.manifest_path):
-        network, record = _trained(training, recipe, device=device, where=where)
+        learnt, record = _trained(training, recipe, device=device, where=where)
+        network = student_alone(learnt)
         write_json_atomic(training.record_path, _record_json(training, network, record, device))
         content = write_weights(
             training.weights_path, network.state_dict(), card_of(training, network, record)
@@ -66,18 +68,16 @@ def train_model(*, config: Mapping[str, Any], model: str, seed: int) -> None:
 def card_of(training: Training, network: nn.Module, record: Record) -> dict[str, Any]:
     """Return the model card: what the network is, what it learnt from, and how good it is."""
     settings = training.settings
-    scene = scene_of(settings)
     design: dict[str, Any] = asdict(network.design)  # type: ignore[call-overload, arg-type]
     return {
         "name": training.name,
         "architecture": settings.network,
         "arguments": design,
-        "data": {"scene": settings.scene, "movie_seed": settings.movie_seed, **asdict(scene)},
+        **data_of(settings),
         "command": f"snakemake models, with models.{training.name} as in settings",
         "settings": settings.model_dump(mode="json", exclude={"seeds"}),
         "seed": training.seed,
         "metrics": _summary(network, record)["metrics"],
-        "spacing_wavelengths": list(scene.spacing),
     }
 
 
@@ -101,7 +101,7 @@ def _trained(
         raise UserError(
             f"the memory of the GPU is used up: {str(error).splitlines()[0]}",
             where=where,
-            fix="lower batch_size, frames or patch_px",
+            fix="lower batch_size or the size of what it is shown",
         ) from error
 
 

@@ -103,14 +103,38 @@ def build_maps(
     folder = job.folder / MAPS
     store = folder if ledger_of is None else map_path(folder, ledger_of)
     images = {name: create_image(map_path(folder, name), spec) for name, spec in specs.items()}
-    places = {name: os.path.relpath(image.path, store) for name, image in images.items()}
-    write = functools.partial(_write_maps, images=images, places=places, work=work)
-    return _build(job, store, list(images.values()), write, grid, cluster=cluster, pieces=grid)
+    return _build_together(job, store, images, work, grid, cluster=cluster)
+
+
+def build_images(
+    job: Job, specs: Mapping[str, ImageSpec], work: MapsWork, grid: TileGrid, *, cluster: Cluster
+) -> Built:
+    """Write several images of the job's sample, as :func:`build_maps` does maps.
+
+    They are called as in ``specs``, and the ledger of all is that of the first.
+    """
+    images = {name: create_image(job.folder / name, spec) for name, spec in specs.items()}
+    store = next(iter(images.values())).path
+    return _build_together(job, store, images, work, grid, cluster=cluster)
 
 
 def map_path(folder: Path, name: str) -> Path:
     """Return where the map ``name`` is in a folder of maps."""
     return folder / f"{name}.ome.zarr"
+
+
+def _build_together(
+    job: Job,
+    store: Path,
+    images: Mapping[str, Image],
+    work: MapsWork,
+    grid: TileGrid,
+    *,
+    cluster: Cluster,
+) -> Built:
+    places = {name: os.path.relpath(image.path, store) for name, image in images.items()}
+    write = functools.partial(_write_maps, images=images, places=places, work=work)
+    return _build(job, store, list(images.values()), write, grid, cluster=cluster, pieces=grid)
 
 
 def _write_maps(

@@ -58,6 +58,9 @@ class Plan:
         Steps at which it falls to a tenth; none: it falls as a cosine to a hundredth.
     restart
         Step, and learning rate that it begins again with: drops before it do not count any more.
+    decay_to
+        Part of the highest learning rate that is left at the end, and before a restart: it falls
+        exponentially instead; None: as ``drops`` says.
     validate_every
         Steps from one validation to the next.
     checkpoint_every_s
@@ -73,6 +76,7 @@ class Plan:
     warmup: int = 0
     drops: tuple[int, ...] = ()
     restart: tuple[int, float] | None = None
+    decay_to: float | None = None
     validate_every: int = 100
     checkpoint_every_s: float = 120.0
     ahead: int = 2
@@ -80,10 +84,14 @@ class Plan:
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step."""
-        since, highest = 0, self.learning_rate
+        since, highest, until = 0, self.learning_rate, self.steps
         if self.restart is not None and step >= self.restart[0]:
             since, highest = self.restart
+        elif self.restart is not None:
+            until = self.restart[0]
         rise = min(1.0, (step + 1) / (self.warmup + 1))
+        if self.decay_to is not None:
+            return highest * rise * self.decay_to ** ((step - since) / max(until - since - 1, 1))
         if self.drops or self.restart is not None:
             return highest * rise * 0.1 ** sum(since < drop <= step for drop in self.drops)
         part = min(1.0, step / max(self.steps - 1, 1))

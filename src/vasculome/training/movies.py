@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from vasculome.simulate.flow import flow_on_graph
 from vasculome.training.paths import fine_paths
 from vasculome.training.point_spread import assumed_echo, point_spread
 from vasculome.training.scenes import UlmScene, broad_2d, broad_3d, paper_2d, paper_3d
+from vasculome.training.splits import SPLITS, Split
 from vasculome.training.vasculature import cortex, enlarged, part_within
 from vasculome.ultrasound.correlate import correlation_map
 
@@ -24,9 +24,6 @@ __all__ = [
     "paper_3d", "path_target",
 ]  # fmt: skip
 
-Split = Literal["train", "validation", "test"]
-
-_SPLITS: dict[str, int] = {"train": 0, "validation": 1, "test": 2}
 _MOVIES_PER_NETWORK = 32
 
 
@@ -78,7 +75,7 @@ def make_movie(scene: UlmScene, *, split: Split, index: int, seed: int) -> UlmMo
     seed
         Of all movies.
     """
-    rng = np.random.default_rng([seed, _SPLITS[split], index])
+    rng = np.random.default_rng([seed, SPLITS[split], index])
     spacing_um = tuple(scene.wavelength_um * rng.uniform(*scene.spacing, scene.n_dims))
     rate_hz = rng.uniform(*scene.frame_rate_hz)
     bubbles = _bubbles(scene, split, index, seed, spacing_um, rate_hz, rng)
@@ -129,7 +126,7 @@ def _bubbles(
         box_um = np.insert(box_um, 1, scale * rng.uniform(*scene.slice_um))
         start_um = np.insert(start_um, 1, 0.0)
     vessels = enlarged(
-        cortex(seed, _SPLITS[split], 0 if alone else index // _MOVIES_PER_NETWORK),
+        cortex(seed, SPLITS[split], 0 if alone else index // _MOVIES_PER_NETWORK),
         box_um=box_um,
         start_um=start_um,
         scale=scale,

@@ -1,0 +1,198 @@
+"""The vessel-pattern codebook: features become the nearest of a few learnt vectors.
+
+VpbSD, equations 2, 3, 8 and 9 (after van den Oord et al. 2017, VQ-VAE, and Baevski et al. 2020,
+vq-wav2vec). Dead codes begin again from features at hand, which the paper leaves open.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+COMMITMENT = 0.25
+"""λ of equation 9, as in VQ-VAE; the paper does not say."""
+
+_KEEP = 0.99
+"""Of the mean share of codes, from one batch to the next."""
+
+_DEAD = 0.1
+"""Part of an even share below which a code is dead: not chosen in the last 230 batches."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Features after the codebook.
+
+    Attributes
+    ----------
+    features
+        The chosen codes, (N, d, z, y, x).
+    index
+        Which they are, (N, z, y, x) int64.
+    loss
+        Equation 9; mean over features, not their sum.
+    perplexity
+        Of the codes chosen in this batch.
+    """
+
+    features: Tensor
+    index: Tensor
+    loss: Tensor
+    perplexity: Tensor
+
+
+class Codebook(nn.Module):
+    """N vectors of d numbers.
+
+    Parameters
+    ----------
+    n_codes, width
+        N and d.
+    commitment
+        λ of equation 9.
+    """
+
+    share: Tensor
+
+    def __init__(self, n_codes: int, width: int, *, commitment: float = COMMITMENT) -> None:
+        super().__init__()
+        if n_codes < 2 or width < 1:
+            raise ValueError(f"a codebook of {n_codes} vectors of {width} is none")
+        self.codes = nn.Parameter(torch.randn(n_codes, width))
+        self.commitment = commitment
+        self.register_buffer("share", torch.full((n_codes,), 1 / n_codes))
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        learning: bool = False,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Quantized:
+        """Return the code of each feature.
+
+        While the codes are learnt they are drawn (Gumbel-softmax: the hard choice forwards, the
+        soft one backwards) and dead ones begin again. Otherwise, and in evaluation, each is the
+        nearest; gradients go past it to the features, as in VQ-VAE.
+
+        Parameters
+        ----------
+        x
+            Features, (N, d, z, y, x).
+        learning
+            Whether the codes are learnt.
+        temperature
+            τ of the Gumbel-softmax: what is drawn does not depend on it; the gradients do, which
+            are truer and noisier the lower it is.
+        generator
+            Of what is drawn; None: torch's.
+
+        Raises
+        ------
+        ValueError
+            The features have another width, or τ is not positive.
+        """
+        if x.shape[1] != self.codes.shape[1]:
+            raise ValueError(f"features of width {x.shape[1]}, codes of {self.codes.shape[1]}")
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, not {temperature}")
+        rows = x.movedim(1, -1).reshape(-1, x.shape[1])
+        learning = learning and self.training
+        if learning:
+            # Before the codes are used: what autograd holds must not change any more.
+            self.restart_dead(rows.detach(), generator=generator)
+        scores = -squared_distances(rows, self.codes)
+        if learning:
+            choice = gumbel_softmax(scores, temperature=temperature, generator=generator)
+            index, chosen = choice.argmax(1), choice @ self.codes
+        else:
+            index = scores.argmax(1)
+            chosen = self.codes[index].detach() + (rows - rows.detach())
+        counts = torch.bincount(index, minlength=len(self.codes))
+        if learning:
+            self.share.lerp_(counts / counts.sum(), 1 - _KEEP)
+        grid = (x.shape[0], *x.shape[2:])
+        return Quantized(
+            chosen.reshape(*grid, -1).movedim(-1, 1),
+            index.reshape(grid),
+            codebook_loss(rows, self.codes[index], commitment=self.commitment),
+            perplexity(counts),
+        )
+
+    @torch.no_grad()
+    def restart_dead(self, rows: Tensor, *, generator: torch.Generator | None = None) -> int:
+        """Put features in the place of codes that are hardly chosen any more; return how many.
+
+        Parameters
+        ----------
+        rows
+            Features to choose from at random, (n, d); each serves once at the most.
+        generator
+            Of what is drawn; None: torch's.
+        """
+        dead = torch.nonzero(self.share < _DEAD / len(self.share))[:, 0]
+        if not len(dead):
+            return 0
+        # On the processor whatever the device, so that a seed draws the same everywhere.
+        order = torch.randperm(len(rows), generator=generator)[: len(dead)].to(rows.device)
+        revived = dead[: len(order)]
+        self.codes[revived] = rows[order].to(self.codes.dtype)
+        self.share[revived] = 1 / len(self.share)
+        return len(revived)
+
+
+def squared_distances(rows: Tensor, codes: Tensor) -> Tensor:
+    """Return ‖rowᵢ − codeⱼ‖², (n, N), of rows (n, d) and codes (N, d)."""
+    crossed = rows @ codes.T
+    return (rows.square().sum(1)[:, None] + codes.square().sum(1) - 2 * crossed).clamp(min=0)
+
+
+def gumbel_softmax(
+    scores: Tensor, *, temperature: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Return a one-hot draw from softmax(scores), (n, N), with gradients of the soft one.
+
+    Jang et al. 2017, equation 1 and the straight-through estimator.
+    """
+    uniform = torch.rand(scores.shape, generator=generator, dtype=scores.dtype)
+    tiny = torch.finfo(scores.dtype).tiny
+    noise = -(-uniform.clamp(min=tiny).log()).clamp(min=tiny).log()
+    soft = torch.softmax((scores + noise.to(scores.device)) / temperature, dim=1)
+    hard = nn.functional.one_hot(soft.argmax(1), scores.shape[1]).to(soft.dtype)
+    return hard + (soft - soft.detach())
+
+
+def codebook_loss(rows: Tensor, chosen: Tensor, *, commitment: float) -> Tensor:
+    """Return ‖sg(row) − code‖² + λ‖row − sg(code)‖² (equation 9), mean over rows and channels.
+
+    Parameters
+    ----------
+    rows, chosen
+        Features and their codes, (n, d).
+    commitment
+        λ.
+    """
+    to_codes = (rows.detach() - chosen).square().mean()
+    to_rows = (rows - chosen.detach()).square().mean()
+    return to_codes + commitment * to_rows
+
+
+def perplexity(counts: Tensor) -> Tensor:
+    """Return the number of codes that, evenly chosen, would be as various: exp(−Σ p log p).
+
+    Parameters
+    ----------
+    counts
+        How often each was chosen, (N,); at least one of them.
+    """
+    share = counts / counts.sum()
+    return torch.exp(torch.special.entr(share).sum())
+
+
+def gumbel_temperature(part: float, *, highest: float = 1.0, lowest: float = 0.1) -> float:
+    """Return τ after a part (0 to 1) of the training: from highest to lowest, exponentially."""
+    return highest * math.exp(min(max(part, 0.0), 1.0) * math.log(lowest / highest))

@@ -1,0 +1,190 @@
+"""From the configuration of a segmenter to its recipe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from vasculome.config import PatchTrainingConfig, StudentConfig, TeacherConfig
+from vasculome.errors import UserError
+from vasculome.models.build import build
+from vasculome.models.student import StudentDesign
+from vasculome.models.teacher import STRIDE, Teacher, TeacherDesign
+from vasculome.stages.training_volumes import (
+    given_patches,
+    images_among,
+    rendering_sources,
+    unlabelled_patches,
+)
+from vasculome.stages.volume_sheet import read_sheet
+from vasculome.storage.weights import card_path, fill, read_weights
+from vasculome.training import vessel_scenes
+from vasculome.training.distill import METHODS
+from vasculome.training.patch_source import PatchSource, RenderedPatches
+from vasculome.training.student_recipe import StudentRecipe
+from vasculome.training.teacher_recipe import TeacherRecipe
+from vasculome.training.vessel_scenes import VesselScene
+from vasculome.training.volume_patches import AdaptedPatches, MixedPatches
+
+
+def vessel_scene_of(settings: PatchTrainingConfig) -> VesselScene:
+    """Return what the patches show."""
+    scene: VesselScene = getattr(vessel_scenes, settings.scene)()
+    if settings.patch_voxels is None:
+        return scene
+    return replace(scene, shape=(settings.patch_voxels,) * 3)
+
+
+def student_recipe(settings: StudentConfig, *, where: str, teacher: Path | None) -> StudentRecipe:
+    """Return how a student is trained.
+
+    Raises
+    ------
+    UserError
+        The student or its teacher cannot take patches of this size, or the teacher is none for it.
+    """
+    method = replace(METHODS[settings.method], cldice=settings.cldice)
+    design = StudentDesign(settings.widths, settings.stem_stride, settings.skip, settings.norm)
+    _check_size(settings, multiple=design.stride, where=where)
+    taught_by = None
+    if method.needs_teacher:
+        if teacher is None:
+            raise ValueError("the weights of the teacher are needed")
+        _check_teachers_size(settings, where=where)
+        taught_by = read_teacher(teacher, where=where)
+        codes = taught_by.design.student_width
+        if method.features == "codebook" and codes != design.widths[-1]:
+            raise UserError(
+                f"its codes have {codes} channels, the student's deepest level {design.widths[-1]}",
+                where=teacher,
+                fix=f"set the last of {where}.widths, or train a teacher with another "
+                "student_width",
+            )
+    return StudentRecipe(
+        design,
+        patches_of(settings),
+        settings.steps,
+        method,
+        taught_by,
+        batch_size=settings.batch_size,
+        validation_patches=settings.validation_patches,
+    )
+
+
+def teacher_recipe(settings: TeacherConfig, *, where: str) -> TeacherRecipe:
+    """Return how a teacher is trained.
+
+    Raises
+    ------
+    UserError
+        It cannot take patches of this size.
+    """
+    _check_teachers_size(settings, where=where)
+    return TeacherRecipe(
+        TeacherDesign(
+            settings.feature_size,
+            settings.depths,
+            settings.heads,
+            settings.student_width,
+            settings.n_codes,
+            settings.window,
+        ),
+        patches_of(settings),
+        settings.pretrain_steps,
+        batch_size=settings.batch_size,
+        validation_patches=settings.validation_patches,
+        reconstruction=settings.reconstruction,
+        cldice=settings.cldice,
+    )
+
+
+def read_teacher(path: Path, *, where: str) -> Teacher:
+    """Return a teacher from its weights.
+
+    Raises
+    ------
+    UserError
+        They are missing, damaged or of another network, or it has never seen labels.
+    """
+    tensors, card = read_weights(path)
+    if card["architecture"] != "teacher":
+        raise UserError(
+            f"are weights of a network {card['architecture']}, not of a teacher",
+            where=path,
+            fix=f"give {where}.teacher others",
+        )
+    try:
+        network = build(card["architecture"], card["arguments"])
+    except ValueError as error:
+        raise UserError(
+            f"tells of a network that cannot be built: {error}",
+            where=card_path(path),
+            fix="give weights that this version of vasculome trained",
+        ) from error
+    assert isinstance(network, Teacher)
+    fill(network, tensors, path=path)
+    if not network.fine_tuned:
+        raise UserError(
+            "is a teacher that has seen no labels yet",
+            where=path,
+            fix="train it with more steps than pretrain_steps",
+        )
+    return network.eval()
+
+
+def patches_of(settings: PatchTrainingConfig) -> PatchSource:
+    """Return what is learnt from: rendered patches, or those of users' volumes, or both.
+
+    Without labels among the volumes all labels are rendered.
+
+    Raises
+    ------
+    UserError
+        The sheet of volumes or one of its files cannot be read, or does not allow these folds.
+    """
+    rendered = RenderedPatches(
+        vessel_scene_of(settings),
+        settings.patch_seed,
+        labels=settings.labelled_patches,
+        others=settings.unlabelled_patches,
+    )
+    if settings.volumes is None:
+        return rendered
+    rows = read_sheet(Path(settings.volumes))
+    rendered = replace(rendered, sources=rendering_sources(rows))
+    shape, seed, upper = rendered.scene.shape, settings.patch_seed, settings.upper_percent
+    if any(row.labelled for row in rows):
+        given = given_patches(
+            rows,
+            shape=shape,
+            seed=seed,
+            where=settings.volumes,
+            fold=settings.fold,
+            upper_percent=upper,
+        )
+        return MixedPatches(given, rendered, settings.rendered) if settings.rendered else given
+    if settings.fold is not None:
+        what = "has no volumes with labels, and so no folds"
+        raise UserError(what, where=settings.volumes, fix="leave folds out, or add labels")
+    if not images_among(rows):
+        return rendered
+    volumes = unlabelled_patches(rows, shape=shape, seed=seed, upper_percent=upper)
+    return AdaptedPatches(rendered, volumes)
+
+
+def _check_teachers_size(settings: PatchTrainingConfig, *, where: str) -> None:
+    # Of a single voxel at the coarsest level nothing would remain once it is normalized.
+    _check_size(settings, multiple=STRIDE, least=2 * STRIDE, where=where)
+
+
+def _check_size(
+    settings: PatchTrainingConfig, *, multiple: int, where: str, least: int = 0
+) -> None:
+    size = vessel_scene_of(settings).shape[0]
+    if size % multiple or size < least:
+        limit = f", {least} at least" if least else ""
+        raise UserError(
+            f"the network takes patches of multiples of {multiple} voxels{limit}, not {size}",
+            where=f"{where}.patch_voxels",
+            fix=f"give {max(multiple * -(-size // multiple), least)}",
+        )

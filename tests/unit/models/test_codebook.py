@@ -1,0 +1,152 @@
+"""The codebook: known nearest codes, gradients, dead codes, and how many are in use."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from vasculome.models.codebook import (
+    Codebook,
+    codebook_loss,
+    gumbel_softmax,
+    gumbel_temperature,
+    perplexity,
+    squared_distances,
+)
+
+
+def _book(codes, **options):
+    book = Codebook(*codes.shape, **options)
+    with torch.no_grad():
+        book.codes.copy_(codes)
+    return book
+
+
+def test_in_evaluation_each_feature_becomes_the_nearest_code():
+    codes = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [-3.0, -3.0]])
+    near = torch.tensor([2, 0, 3, 1, 1, 2, 0, 3])
+    x = codes[near] + 0.2 * torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    grid = x.reshape(2, 2, 2, 1, 2).movedim(-1, 1)  # (N, d, z, y, x)
+    said = _book(codes).eval()(grid, learning=True)
+    assert torch.equal(said.index.flatten(), near)
+    assert torch.equal(said.features, codes[near].reshape(2, 2, 2, 1, 2).movedim(-1, 1))
+    apart = np.mean((x.numpy() - codes[near].numpy()) ** 2)
+    assert float(said.loss.detach()) == pytest.approx(1.25 * apart, rel=1e-5)
+    assert float(said.perplexity) == pytest.approx(4)
+
+
+def test_distances_are_those_of_all_pairs():
+    rows, codes = torch.randn(7, 5), torch.randn(9, 5)
+    expected = ((rows[:, None] - codes) ** 2).sum(2)
+    assert torch.allclose(squared_distances(rows, codes), expected, atol=1e-5)
+
+
+def test_draws_have_the_frequencies_of_softmax_and_the_gradients_of_the_soft_choice():
+    scores = torch.tensor([[0.0, 1.0, 2.0]])
+    generator = torch.Generator().manual_seed(1)
+    many = gumbel_softmax(scores.expand(20000, 3), temperature=0.3, generator=generator)
+    assert torch.all((many == 0) | (many == 1)) and torch.all(many.sum(1) == 1)
+    assert torch.allclose(many.mean(0), torch.softmax(scores[0], 0), atol=0.012)
+    # Hard forwards; backwards as softmax((scores + noise)/τ), with the same noise.
+    own = scores.clone().requires_grad_()
+    hard = gumbel_softmax(own, temperature=0.7, generator=torch.Generator().manual_seed(2))
+    (hard * torch.tensor([3.0, 5.0, 7.0])).sum().backward()
+    uniform = torch.rand(1, 3, generator=torch.Generator().manual_seed(2))
+    other = scores.clone().requires_grad_()
+    soft = torch.softmax((other - torch.log(-torch.log(uniform))) / 0.7, 1)
+    (soft * torch.tensor([3.0, 5.0, 7.0])).sum().backward()
+    assert torch.allclose(own.grad, other.grad, atol=1e-6)
+
+
+def test_gradients_reach_features_and_codes_while_codes_are_learnt():
+    book = Codebook(8, 4)
+    x = torch.randn(1, 4, 3, 3, 3, requires_grad=True)
+    book(x, learning=True, temperature=1.0).features.square().sum().backward()
+    assert float(x.grad.abs().sum()) > 0 and float(book.codes.grad.abs().sum()) > 0
+
+
+def test_afterwards_gradients_go_straight_past_the_codes():
+    book = Codebook(8, 4)
+    x = torch.randn(1, 4, 3, 3, 3, requires_grad=True)
+    weight = torch.randn(1, 4, 3, 3, 3)
+    said = book(x)
+    (said.features * weight).sum().backward()
+    assert torch.allclose(x.grad, weight)
+    assert book.codes.grad is None
+    assert torch.equal(said.features, book.eval()(x).features)
+
+
+def test_the_loss_is_equation_9_and_each_part_moves_its_own():
+    rows = torch.tensor([[1.0, 2.0], [0.0, 0.0]], requires_grad=True)
+    chosen = torch.tensor([[0.0, 2.0], [0.0, 4.0]], requires_grad=True)
+    loss = codebook_loss(rows, chosen, commitment=0.5)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(1.5 * (1 + 16) / 4)
+    away = (rows - chosen).detach()
+    assert torch.allclose(chosen.grad, -2 * away / 4)
+    assert torch.allclose(rows.grad, 0.5 * 2 * away / 4)
+
+
+def test_dead_codes_begin_again_from_features_the_same_for_a_seed():
+    def revived(seed):
+        book = Codebook(6, 2)
+        with torch.no_grad():
+            book.codes.copy_(torch.arange(12.0).reshape(6, 2))
+            book.share.copy_(torch.tensor([0.5, 0.001, 0.25, 0.0, 0.2, 0.049]))
+        rows = 100 + torch.arange(20.0).reshape(10, 2)
+        count = book.restart_dead(rows, generator=torch.Generator().manual_seed(seed))
+        return count, book.codes.detach(), book.share, rows
+
+    count, codes, share, rows = revived(3)
+    assert count == 2
+    assert torch.equal(codes[[0, 2, 4, 5]], torch.arange(12.0).reshape(6, 2)[[0, 2, 4, 5]])
+    found = [int(torch.nonzero((rows == code).all(1))) for code in codes[[1, 3]]]
+    assert len(set(found)) == 2
+    assert torch.allclose(share[[1, 3]], torch.tensor(1 / 6))
+    assert torch.equal(codes, revived(3)[1])
+    assert any(not torch.equal(codes, revived(seed)[1]) for seed in range(4, 8))
+
+
+def test_codes_that_nobody_needs_are_back_in_use_after_a_while():
+    # All but one code begin far away from all features.
+    torch.manual_seed(0)
+    book = _book(torch.full((16, 2), 50.0) + torch.randn(16, 2))
+    with torch.no_grad():
+        book.codes[0] = 0
+    optimizer = torch.optim.Adam(book.parameters(), lr=0.01)
+    used = []
+    for _ in range(400):
+        said = book(3 * torch.randn(1, 2, 4, 4, 2), learning=True)
+        used.append(float(said.perplexity))
+        optimizer.zero_grad()
+        said.loss.backward()
+        optimizer.step()
+    assert used[0] == pytest.approx(1)
+    assert np.mean(used[-20:]) > 6
+
+
+def test_perplexity_of_even_use_is_the_number_of_codes():
+    assert float(perplexity(torch.full((512,), 3))) == pytest.approx(512, rel=1e-4)
+    assert float(perplexity(torch.tensor([0, 9, 0]))) == pytest.approx(1)
+    p = np.array([0.5, 0.25, 0.25])
+    assert float(perplexity(torch.tensor([2, 1, 1]))) == pytest.approx(
+        math.exp(-(p * np.log(p)).sum())
+    )
+
+
+def test_temperature_falls_from_1_to_a_tenth():
+    assert gumbel_temperature(0) == 1
+    assert gumbel_temperature(0.5) == pytest.approx(math.sqrt(0.1))
+    assert gumbel_temperature(1) == pytest.approx(0.1) == gumbel_temperature(2)
+
+
+def test_what_is_no_codebook_is_refused():
+    with pytest.raises(ValueError, match="is none"):
+        Codebook(1, 4)
+    with pytest.raises(ValueError, match="width 3"):
+        Codebook(4, 4)(torch.zeros(1, 3, 1, 1, 1))
+    with pytest.raises(ValueError, match="temperature"):
+        Codebook(4, 4)(torch.zeros(1, 4, 1, 1, 1), temperature=0)

@@ -1,0 +1,181 @@
+"""Windows of a volume: nothing that is said depends on how the volume is cut into tiles."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.inferers import sliding_window_inference
+
+from vasculome.geometry import Box, TileGrid
+from vasculome.models.student import Student, StudentDesign
+from vasculome.models.vessel_tiles import vessel_probability
+from vasculome.models.windows import WindowPlan, seen_voxels
+
+GROUP = StudentDesign(widths=(2, 3), stem_stride=2, norm="group")
+LOCAL = StudentDesign(widths=(3, 4, 5), stem_stride=1, norm="batch")
+
+
+def student(design, seed=0):
+    """Return a network whose answers differ from place to place and from window to window."""
+    torch.manual_seed(seed)
+    network = Student(design).eval()
+    with torch.no_grad():
+        network.head.weight.mul_(5)
+    return network
+
+
+def noise(shape, seed=0):
+    return np.random.default_rng(seed).random(shape).astype(np.float32)
+
+
+def said(network, volume, plan, core=None, **settings):
+    core = core or Box.of_shape(volume.shape)
+    return vessel_probability(network, lambda box: volume[box.slices], core, plan, **settings)
+
+
+@given(
+    volume=st.tuples(*[st.integers(1, 90)] * 3),
+    strides=st.integers(2, 5),
+    shared=st.integers(0, 16),
+    stride=st.sampled_from([1, 4, 8]),
+    blend=st.sampled_from(["gaussian", "crop"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_windows_cover_every_voxel(volume, strides, shared, stride, blend):
+    window = strides * stride
+    plan = WindowPlan(volume, window, min(shared, window - stride), stride, blend)
+    for n, length, starts in zip(volume, plan.shape, plan.starts, strict=True):
+        assert all(start % stride == 0 for start in starts) and length % stride == 0
+        assert starts[0] == 0 and n <= starts[-1] + length < n + stride
+        steps = np.diff(starts)
+        assert (steps > 0).all() and (steps <= length).all()
+    count = np.zeros(tuple(s[-1] + n for s, n in zip(plan.starts, plan.shape, strict=True)), int)
+    for corner in itertools.product(*plan.starts):
+        box = Box(corner, tuple(a + n for a, n in zip(corner, plan.shape, strict=True)))
+        count[plan.own(box).slices] += 1
+    assert count.min() == 1
+    if blend == "crop":
+        assert count.max() == 1
+
+
+@given(
+    volume=st.tuples(*[st.integers(1, 45)] * 3),
+    core=st.tuples(*[st.integers(15, 40)] * 3),
+    blend=st.sampled_from(["gaussian", "crop"]),
+)
+@settings(max_examples=25, deadline=None)
+def test_windows_of_a_tile_are_all_that_bear_on_it(volume, core, blend):
+    plan = WindowPlan(volume, 16, 6, 4, blend)
+    everything = {w for layer in plan.layers(Box.of_shape(volume)) for w in layer}
+    for tile in TileGrid(Box.of_shape(volume), core, (0, 0, 0)):
+        layers = list(plan.layers(tile.core))
+        mine = {window for layer in layers for window in layer}
+        bearing = {w for w in everything if plan.own(w).intersect(tile.core) is not None}
+        assert mine == bearing
+        most, windows = seen_voxels(tile.core.shape, plan)
+        for layer in layers:
+            assert len({w.start[0] for w in layer}) == 1 and len(layer) <= windows
+            assert Box(layer[0].start, layer[-1].stop).size <= most
+
+
+@pytest.mark.parametrize("blend", ["gaussian", "crop"])
+def test_tiles_say_what_the_whole_says(blend):
+    volume = noise((30, 44, 41))
+    network, plan = student(GROUP), WindowPlan(volume.shape, 16, 4, 4, blend)
+    whole = said(network, volume, plan).probability
+    assert whole.std() > 0.01
+    for shape, batch_size in (((16, 16, 16), 3), ((30, 23, 17), 7)):
+        for tile in TileGrid(Box.of_shape(volume.shape), shape, (0, 0, 0)):
+            part = said(network, volume, plan, tile.core, batch_size=batch_size).probability
+            np.testing.assert_allclose(part, whole[tile.core.slices], atol=1e-6)
+
+
+def test_margins_as_wide_as_the_network_sees_make_it_exact():
+    """Against the network on the whole volume at once; narrower ones do not."""
+    volume = noise((24, 24, 200))
+    network = student(LOCAL)
+    with torch.no_grad():
+        answer = network(torch.from_numpy(volume)[None, None])
+    expected = torch.sigmoid(answer.logits)[0, 0].numpy()
+    assert expected.std() > 0.01
+    margin = -(-LOCAL.reach_voxels // LOCAL.stride) * LOCAL.stride
+    for overlap, exact in ((2 * margin, True), (8, False)):
+        plan = WindowPlan(volume.shape, overlap + 16, overlap, LOCAL.stride, "crop")
+        assert len(plan.starts[2]) > 3
+        error = np.abs(said(network, volume, plan).probability - expected).max()
+        assert (error < 1e-5) == exact
+
+
+@pytest.mark.parametrize("overlap", [8, 16])
+def test_windows_are_blended_as_by_monai(overlap):
+    volume = noise((32, 48 + 32, 64))
+    network = student(GROUP)
+    plan = WindowPlan(volume.shape, 32, overlap, 4)
+    with torch.no_grad():
+        expected = sliding_window_inference(
+            torch.from_numpy(volume)[None, None],
+            (32, 32, 32),
+            2,
+            lambda x: torch.sigmoid(network(x).logits),
+            overlap=overlap / 32,
+            mode="gaussian",
+        )
+    ours = said(network, volume, plan).probability
+    np.testing.assert_allclose(ours, expected[0, 0].numpy(), atol=1e-5)
+
+
+class _Counts(torch.nn.Module):
+    """Says 1 of every voxel, and counts what it is asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.nothing = torch.nn.Parameter(torch.zeros(1))
+        self.asked = []
+
+    def forward(self, x):
+        self.asked.append(tuple(x.shape))
+        return SimpleNamespace(logits=torch.full_like(x, 20.0) + self.nothing)
+
+
+def test_background_is_not_looked_at():
+    volume = np.full((16, 16, 64), 0.1, np.float32)
+    volume[8, 8, 40] = 0.9
+    plan = WindowPlan(volume.shape, 16, 0, 4)
+    network = _Counts()
+    found = said(network, volume, plan, background_contrast=0.05 / 2)
+    assert (found.windows, found.skipped) == (4, 3)
+    # A lone window is asked about twice at once, which is faster.
+    assert network.asked == [(2, 1, 16, 16, 16)]
+    np.testing.assert_array_equal(found.probability[8, 8], np.repeat([0, 0, 1, 0], 16))
+    # The mean of 4 × 4 voxels is only 0.05 above that of others.
+    assert said(network, volume, plan, background_contrast=0.051).skipped == 4
+    noisy = volume + np.float32(1e-3) * noise(volume.shape)
+    assert said(network, noisy, plan).skipped == 0
+    assert said(network, noisy, plan, background_contrast=0.01).skipped == 3
+
+
+def test_batches_are_no_larger_than_told():
+    volume = noise((16, 32, 48))
+    network = _Counts()
+    said(network, volume, WindowPlan(volume.shape, 16, 0, 4), batch_size=4)
+    assert [shape[0] for shape in network.asked] == [3, 3]
+
+
+@pytest.mark.parametrize("where", [(1, 2, 3), ...])
+def test_what_is_no_number_is_refused(where):
+    volume = noise((8, 8, 8))
+    volume[where] = np.nan
+    with pytest.raises(FloatingPointError, match="no number"):
+        said(student(GROUP), volume, WindowPlan(volume.shape, 8, 0, 4))
+
+
+@pytest.mark.parametrize(("window", "overlap"), [(10, 0), (16, 13), (16, -1), (8, 0)])
+def test_impossible_windows_are_refused(window, overlap):
+    with pytest.raises(ValueError, match="window"):
+        WindowPlan((20, 20, 20), window, overlap, 4, least=16)

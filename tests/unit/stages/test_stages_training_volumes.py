@@ -1,0 +1,217 @@
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from vasculome.config import StudentConfig, TrainingVolume
+from vasculome.errors import UserError
+from vasculome.geometry import Box
+from vasculome.stages.segment_recipes import patches_of
+from vasculome.stages.training_volumes import (
+    given_patches,
+    read_given,
+    rendering_sources,
+)
+from vasculome.stages.volume_sheet import read_sheet, sheet_identity
+from vasculome.storage.omezarr import ImageSpec, create_image
+from vasculome.training.patch_source import RenderedPatches
+from vasculome.training.volume_patches import AdaptedPatches, MixedPatches, VolumePatches
+
+SHAPE = (12, 20, 24)
+SPACING = (3.0, 1.5, 1.5)
+
+
+def image(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(100, 4000, SHAPE).astype(np.uint16)
+
+
+def label() -> np.ndarray:
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[:, 5:9, 6:10] = 1
+    return mask
+
+
+def write_nifti(path: Path, voxels: np.ndarray) -> Path:
+    header = bytearray(352)
+    struct.pack_into("<i", header, 0, 348)
+    struct.pack_into("<8h", header, 40, 3, *voxels.shape[::-1], 1, 1, 1, 1)
+    code = {"uint8": 2, "int16": 4, "float32": 16}[voxels.dtype.name]
+    struct.pack_into("<2h", header, 70, code, 8 * voxels.dtype.itemsize)
+    struct.pack_into("<3f", header, 108, 352.0, 0.0, 0.0)
+    header[344:348] = b"n+1\0"
+    path.write_bytes(gzip.compress(bytes(header) + voxels.tobytes()))
+    return path
+
+
+def write_zarr(path: Path, voxels: np.ndarray, spacing: tuple[float, ...] = SPACING) -> Path:
+    axes = ("c", "z", "y", "x")[-voxels.ndim :]
+    spec = ImageSpec(
+        shape=voxels.shape,
+        dtype=voxels.dtype.name,
+        axes=axes,
+        spacing_um=((1.0,) * (voxels.ndim - 3)) + spacing,
+        chunk=voxels.shape,
+        shard=voxels.shape,
+        reduce="mean",
+        name="image",
+    )
+    made = create_image(path, spec)
+    made.write(Box.of_shape(voxels.shape), voxels)
+    made.finish_levels()
+    return path
+
+
+def row(**cells: object) -> TrainingVolume:
+    return TrainingVolume.model_validate({"spacing_um": SPACING} | cells)
+
+
+def test_one_volume_in_every_format_is_the_same(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "stack.tif", image())
+    planes = tmp_path / "planes"
+    planes.mkdir()
+    for z, plane in enumerate(image()):
+        tifffile.imwrite(planes / f"plane_{z:03d}.tif", plane)
+    write_zarr(tmp_path / "v.ome.zarr", image())
+    write_zarr(tmp_path / "c.ome.zarr", image()[None])
+    write_nifti(tmp_path / "v.nii.gz", image().astype(np.int16))
+    mask = write_nifti(tmp_path / "label.nii.gz", label())
+    names = ["stack.tif", "planes", "v.ome.zarr", "c.ome.zarr", "v.nii.gz"]
+    volumes = [read_given(row(image=str(tmp_path / n), label=str(mask))) for n in names]
+    low, high = image().min(), np.percentile(image(), 95, method="inverted_cdf")
+    expected = np.clip((image().astype(float) - low) / (high - low), 0, 1)
+    for volume in volumes:
+        # Signed integers are counted in bins of a 65536th of their range.
+        np.testing.assert_allclose(volume.image, expected, atol=1e-4)
+        np.testing.assert_array_equal(volume.mask, label() > 0)
+        assert volume.spacing_um == SPACING
+
+
+def sheet_of(tmp_path: Path, n_labelled: int, *, folds: list[int] | None = None) -> Path:
+    mask = write_nifti(tmp_path / "label.nii.gz", label())
+    lines = ["image\tlabel\tspacing_um\tfold\tbackground"]
+    for k in range(n_labelled + 1):
+        tifffile.imwrite(tmp_path / f"v{k}.tif", image(k) // (k + 1))
+        with_label = k < n_labelled
+        fold = folds[k] if folds and with_label else ""
+        lines.append(f"{tmp_path}/v{k}.tif\t{mask if with_label else ''}\t3,1.5,1.5\t{fold}\t")
+    lines.append(f"\t{mask}\t3,3,3\t\t")
+    lines.append(f"{tmp_path}/planes.tif\t\t3,3,3\t\tyes")
+    tifffile.imwrite(tmp_path / "planes.tif", image(9))
+    (tmp_path / "volumes.tsv").write_text("\n".join(lines), encoding="utf-8")
+    return tmp_path / "volumes.tsv"
+
+
+def test_each_fold_holds_out_volumes_that_others_learn_from(tmp_path: Path) -> None:
+    rows = read_sheet(sheet_of(tmp_path, 5))
+    held = []
+    for fold in range(3):
+        source = given_patches(rows, shape=(8,) * 3, seed=0, where="v.tsv", fold=(fold, 3))
+        assert len(source.training) + len(source.validating) == 6
+        aside = [volume.image.tobytes() for volume in source.validating]
+        assert not {v.image.tobytes() for v in source.training} & set(aside)
+        held += aside
+        assert source.labelled(0)[0].shape == (8, 8, 8)
+    assert len(held) == len(set(held)) == 5
+
+
+def test_folds_of_the_sheet_are_followed(tmp_path: Path) -> None:
+    rows = read_sheet(sheet_of(tmp_path, 3, folds=[1, 0, 1]))
+    source = given_patches(rows, shape=(8,) * 3, seed=0, where="v.tsv", fold=(0, 2))
+    only = read_given(rows[1])
+    assert [v.image.tobytes() for v in source.validating] == [only.image.tobytes()]
+    with pytest.raises(UserError, match="fold 2 of 3"):
+        given_patches(rows, shape=(8,) * 3, seed=0, where="v.tsv", fold=(2, 3))
+
+
+def test_without_folds_some_volume_is_held_out(tmp_path: Path) -> None:
+    rows = read_sheet(sheet_of(tmp_path, 2))
+    source = given_patches(rows, shape=(8,) * 3, seed=0, where="v.tsv")
+    assert (len(source.training), len(source.validating)) == (2, 1)
+    with pytest.raises(UserError, match="too few for 5 folds"):
+        given_patches(rows, shape=(8,) * 3, seed=0, where="v.tsv", fold=(0, 5))
+    with pytest.raises(UserError, match="has 1 volumes"):
+        given_patches(rows[1:], shape=(8,) * 3, seed=0, where="v.tsv")
+
+
+def test_labels_alone_and_backgrounds_are_for_rendering(tmp_path: Path) -> None:
+    sources = rendering_sources(read_sheet(sheet_of(tmp_path, 2)))
+    (geometry,) = sources.labels
+    np.testing.assert_array_equal(geometry.mask, label() > 0)
+    assert geometry.spacing_um == (3.0, 3.0, 3.0)
+    (tissue,) = sources.backgrounds
+    assert tissue.middle == np.median(image(9))
+
+
+def test_what_is_wrong_is_named(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "v.tif", image())
+    tifffile.imwrite(tmp_path / "small.tif", label()[:, :-1])
+    tifffile.imwrite(tmp_path / "full.tif", np.ones(SHAPE, np.uint8))
+    tifffile.imwrite(tmp_path / "empty.tif", np.zeros(SHAPE, np.uint8))
+    (tmp_path / "v.lif").write_bytes(b"?")
+    write_zarr(tmp_path / "two.ome.zarr", np.stack([image(), image()]))
+    write_zarr(tmp_path / "wide.ome.zarr", image(), (3.0, 2.0, 2.0))
+    broken = image().astype(np.float32)
+    broken[0, 0, 0] = np.nan
+    write_nifti(tmp_path / "nan.nii.gz", broken)
+    cases = {
+        ("v.tif", "small.tif"): "12 × 19 × 24 voxels .* image is 12 × 20 × 24",
+        ("v.tif", "full.tif"): "marks every voxel",
+        ("v.tif", "empty.tif"): "marks no voxel",
+        ("v.lif", None): "is no TIFF, NIfTI",
+        ("none.tif", None): "does not exist",
+        ("none", None): "does not exist",
+        ("two.ome.zarr", None): "axes c, z, y, x",
+        ("wide.ome.zarr", None): "2 µm apart along y where spacing_um says 1.5",
+        ("nan.nii.gz", None): "NaN or infinite",
+        ("v.tif", "nan.nii.gz"): "not finite",
+    }
+    for (name, mask), what in cases.items():
+        cells = {"image": str(tmp_path / name)}
+        if mask:
+            cells["label"] = str(tmp_path / mask)
+        with pytest.raises(UserError, match=what):
+            read_given(row(**cells))
+    dark = row(image=str(tmp_path / "empty.tif"), background=True)
+    with pytest.raises(UserError, match="dark"):
+        rendering_sources([dark])
+    with pytest.raises(UserError, match="does not exist"):
+        read_sheet(tmp_path / "no.tsv")
+
+
+def test_the_identity_follows_rows_and_files(tmp_path: Path) -> None:
+    sheet = sheet_of(tmp_path, 2)
+    before = sheet_identity(sheet)
+    sheet.write_text("# a note\n" + sheet.read_text(), encoding="utf-8")
+    assert sheet_identity(sheet) == before
+    tifffile.imwrite(tmp_path / "v1.tif", image(7)[:-1])
+    changed = sheet_identity(sheet)
+    assert changed != before
+    sheet.write_text(sheet.read_text().replace("3,3,3", "3,3,2"), encoding="utf-8")
+    assert sheet_identity(sheet) not in {before, changed}
+    assert sheet_identity(tmp_path / "no.tsv") == "cannot be read"
+
+
+def test_recipes_learn_from_what_the_sheet_offers(tmp_path: Path) -> None:
+    sheet = sheet_of(tmp_path, 2)
+    settings = StudentConfig(
+        network="student", volumes=str(sheet), patch_voxels=16, rendered=0.5, steps=10
+    )
+    mixed = patches_of(settings)
+    assert isinstance(mixed, MixedPatches)
+    assert mixed.labelled(0)[0].shape == (16, 16, 16)
+    assert isinstance(mixed.seldom, RenderedPatches)
+    assert len(mixed.seldom.sources.labels) == 1
+    alone = patches_of(settings.model_copy(update={"rendered": 0.0}))
+    assert isinstance(alone, VolumePatches)
+    lines = sheet.read_text().splitlines()
+    sheet.write_text("\n".join([lines[0], lines[3]]), encoding="utf-8")
+    adapted = patches_of(settings)
+    assert isinstance(adapted, AdaptedPatches)
+    assert adapted.unlabelled(0).shape == (16, 16, 16)
+    with pytest.raises(UserError, match="no folds"):
+        patches_of(settings.model_copy(update={"fold": (0, 2)}))
+    sheet.write_text("\n".join([lines[0], lines[4]]), encoding="utf-8")
+    assert isinstance(patches_of(settings), RenderedPatches)

@@ -1,0 +1,224 @@
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.ndimage import distance_transform_edt, label
+
+from vasculome.simulate.microscope import Microscope
+from vasculome.simulate.optics import PointSpread
+from vasculome.simulate.staining import Staining
+from vasculome.simulate.tissue import Tissue
+from vasculome.simulate.trees import VesselGraph
+from vasculome.training import vessel_patches
+from vasculome.training.vessel_beds import CUBE_UM, BedKind, VascularBed, piece_of, vascular_bed
+from vasculome.training.vessel_looks import draw_look
+from vasculome.training.vessel_patches import make_patch
+from vasculome.training.vessel_scenes import VesselScene, broad, light_sheet, two_photon
+from vasculome.training.vessel_sources import LabelVolume, Sources, background_of
+
+SMALL = replace(
+    broad(), shape=(24, 24, 24), beds=BedKind(cell_um=(90.0, 120.0), without_capillaries=0.0)
+)
+
+PLAIN = replace(
+    SMALL,
+    spacing_um=(1.5, 1.5),
+    anisotropy=(2.0, 2.0),
+    texture=(0.0, 0.0),
+    cellular=0.0,
+    surface=0.0,
+    striped=0.0,
+    smoothed=0.0,
+    tilt=(0.0, 0.0),
+    attenuation_um=(1e9, 1e9),
+    from_labels=0.0,
+    on_planes=0.0,
+    bits=(16,),
+    read_noise=(0.0, 0.0),
+    exposure=(0.02, 0.02),
+)
+
+
+def test_the_same_arguments_give_the_same_bytes() -> None:
+    first = make_patch(SMALL, split="train", index=5, seed=1)
+    make_patch(SMALL, split="train", index=70, seed=1)
+    vascular_bed.cache_clear()
+    again = make_patch(SMALL, split="train", index=5, seed=1)
+    for name in ("image", "mask", "raw"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+    assert first.spacing_um == again.spacing_um
+
+
+def test_patches_are_what_networks_take() -> None:
+    for kind in (light_sheet(), two_photon(), broad()):
+        scene = replace(kind, shape=(24, 24, 24), beds=SMALL.beds)
+        for index in range(3):
+            patch = make_patch(scene, split="train", index=index, seed=0)
+            assert patch.image.shape == patch.mask.shape == patch.raw.shape == (24, 24, 24)
+            assert patch.image.dtype == np.float32
+            assert patch.mask.dtype == np.bool_
+            assert patch.image.min() >= 0
+            assert patch.image.max() == 1
+            assert patch.raw.max() < 2**patch.bits
+            assert patch.spacing_um[0] >= patch.spacing_um[1] == patch.spacing_um[2]
+            assert patch.spacing_um[1] >= 1.0
+            assert patch.spacing_um[0] <= max(5.0, patch.spacing_um[1])
+
+
+def test_splits_seeds_and_numbers_show_different_vessels() -> None:
+    kind = SMALL.beds
+    beds = [
+        vascular_bed(kind, seed=seed, split=split, number=number).graph.positions_um
+        for seed, split, number in itertools.product((0, 1), (0, 1, 2), (0, 1))
+    ]
+    for one, other in itertools.combinations(beds, 2):
+        assert not np.isin(one[:, 0], other[:, 0]).any()
+
+
+def test_brightest_and_darkest_follow_the_normalization() -> None:
+    scene = replace(SMALL, upper_percent=(95.0, 95.0), lower=(0.0, 0.0))
+    patch = make_patch(scene, split="train", index=3, seed=0)
+    low, high = patch.raw.min(), np.percentile(patch.raw, 95, method="inverted_cdf")
+    expected = np.clip((patch.raw.astype(float) - low) / (high - low), 0, 1)
+    np.testing.assert_allclose(patch.image, expected, atol=1e-5)
+    darker = make_patch(replace(scene, lower=(1.0, 1.0)), split="train", index=3, seed=0)
+    np.testing.assert_allclose(darker.image, 0.5 + 0.5 * expected, atol=1e-5)
+
+
+def test_tissue_has_the_statistics_of_photons() -> None:
+    scene = replace(PLAIN, background=(0.3, 0.3), halo=(0.0, 0.0), rings=(0.0, 0.0))
+    rng = np.random.default_rng([0, 0, 2, 3])
+    scope = draw_look(scene, rng).scope
+    patch = make_patch(scene, split="train", index=2, seed=0)
+    far = distance_transform_edt(~patch.mask, sampling=patch.spacing_um) > 20
+    assert far.sum() > 500
+    photons = (patch.raw[far].astype(float) - scope.offset) / scope.gain
+    # Poisson: variance equals the mean, up to the rounding to grey levels.
+    rounding = 1 / 12 / scope.gain**2
+    assert photons.var() == pytest.approx(photons.mean() + rounding, rel=0.15)
+
+
+def look_of(scene: VesselScene, **changes: object):
+    return replace(draw_look(scene, np.random.default_rng(0)), **changes)
+
+
+def one_rod(radius_um: float) -> VascularBed:
+    ends = np.array([[CUBE_UM / 2, CUBE_UM / 2, x] for x in np.arange(0, CUBE_UM + 1, 4.0)])
+    edges = np.stack([np.arange(len(ends) - 1), np.arange(1, len(ends))], axis=1)
+    graph = VesselGraph(ends, edges, np.full(len(edges), radius_um), np.ones(len(edges)))
+    return VascularBed(graph, np.zeros(len(edges), int), ends[edges].mean(axis=1))
+
+
+@pytest.mark.parametrize("radius_um", [0.7, 2.2, 5.2, 9.3])
+def test_the_mask_ends_where_the_light_falls_to_half(
+    radius_um: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = replace(PLAIN, shape=(40, 40, 40))
+    look = look_of(
+        scene,
+        spacing_um=(1.0, 1.0, 1.0),
+        magnify=1.0,
+        spread=PointSpread((4.0, 1.5, 1.5)),
+        staining=Staining(),
+        tissue=Tissue(level=0.0, texture=0.0),
+        scope=Microscope(
+            photons=1e5,
+            gain=0.5,
+            offset=0,
+            read_noise=0,
+            stripes=0,
+            uneven_illumination=0,
+            attenuation_um=np.inf,
+        ),
+    )
+    monkeypatch.setattr(vessel_patches, "draw_look", lambda *_: look)
+    monkeypatch.setattr(vessel_patches, "vascular_bed", lambda *_, **__: one_rod(radius_um))
+
+    def straight(bed, *, start_um, stop_um, magnify, rng):
+        middle = (start_um + stop_um) / 2 - [CUBE_UM / 2] * 3
+        moved = replace(bed.graph, positions_um=bed.graph.positions_um + middle)
+        return VascularBed(moved, bed.vessel, bed.middle_um + middle)
+
+    monkeypatch.setattr(vessel_patches, "piece_of", straight)
+    patch = make_patch(scene, split="train", index=0, seed=0)
+    raw = patch.raw[:, :, 20].astype(float)
+    seen = raw > raw.max() / 2
+    mask = patch.mask[:, :, 20]
+    # Along z (which the blur dominates) and y, to a voxel at each side.
+    for axis in (0, 1):
+        assert abs(int(seen.any(axis).sum()) - int(mask.any(axis).sum())) <= 2
+    overlap = 2 * (seen & mask).sum() / (seen.sum() + mask.sum())
+    assert overlap > 0.85
+    lumen = make_patch(replace(scene, label="lumen"), split="train", index=0, seed=0).mask[:, :, 20]
+    assert lumen.sum() == pytest.approx(np.pi * max(radius_um, 0.87) ** 2, rel=0.15, abs=1.5)
+
+
+def test_thin_vessels_do_not_break_between_voxels() -> None:
+    rng = np.random.default_rng(0)
+    look = look_of(PLAIN, spacing_um=(5.0, 1.0, 1.0), spread=PointSpread((0.0, 0.0, 0.0)))
+    for _ in range(20):
+        line = rng.uniform([0, 0, 0], [110, 23, 23]) + np.linspace(-1, 1, 200)[:, None] * (
+            rng.normal(size=3) * [60, 12, 12]
+        )
+        edges = np.stack([np.arange(199), np.arange(1, 200)], axis=1)
+        graph = VesselGraph(line, edges, np.full(199, 0.3), np.ones(199))
+        piece = VascularBed(graph, np.zeros(199, int), line[:-1])
+        mask = vessel_patches._marked(PLAIN, look, piece)
+        assert label(mask, np.ones((3, 3, 3)))[1] <= 1
+
+
+def test_a_piece_fills_its_box_and_holds_all_that_reaches_in() -> None:
+    bed = vascular_bed(SMALL.beds, seed=0, split=0, number=0)
+    rng = np.random.default_rng(0)
+    start, stop = np.array([-5.0] * 3), np.array([95.0, 60.0, 60.0])
+    piece = piece_of(bed, start_um=start, stop_um=stop, magnify=1.5, rng=rng)
+    assert 0 < len(piece.graph.edges) < len(bed.graph.edges)
+    ends = piece.graph.positions_um[piece.graph.edges]
+    reach = piece.graph.radius_um[:, None]
+    assert (ends.max(axis=1) + reach > start).all()
+    assert (ends.min(axis=1) - reach < stop).all()
+    whole = piece_of(bed, start_um=start, stop_um=start + CUBE_UM, magnify=1.0, rng=rng)
+    assert len(whole.graph.edges) > 0.97 * len(bed.graph.edges)
+    # What would not fill the box is magnified more.
+    huge = piece_of(bed, start_um=start, stop_um=start + 800.0, magnify=1.0, rng=rng)
+    assert np.ptp(huge.graph.positions_um, axis=0).min() > 700
+
+
+def test_labels_and_backgrounds_of_users_are_shown_split_apart() -> None:
+    # A label whose vessels all lie in the part that is for training.
+    mask = np.zeros((40, 40, 200), np.bool_)
+    mask[10:30, 10:30, 0:130] = True
+    image = np.full((30, 200, 40), 500, np.uint16)
+    image[:, 150:] = 1500
+    sources = Sources((LabelVolume(mask, (2.0, 2.0, 2.0)),), (background_of(image),))
+    scene = replace(PLAIN, from_labels=1.0, on_planes=1.0, magnify=(1.0, 1.0))
+    shown = {
+        split: [
+            make_patch(scene, split=split, index=i, seed=0, sources=sources).mask.mean()
+            for i in range(4)
+        ]
+        for split in ("train", "validation", "test")
+    }
+    assert max(shown["train"]) > 0.1
+    assert max(shown["validation"]) == max(shown["test"]) == 0
+    without = [make_patch(scene, split="validation", index=i, seed=0).mask.any() for i in range(8)]
+    assert any(without)
+
+
+def test_a_dark_image_is_no_background() -> None:
+    with pytest.raises(ValueError, match="dark"):
+        background_of(np.zeros((4, 4, 4), np.uint16))
+
+
+def test_capillaries_stand_out_in_every_kind_of_scene() -> None:
+    for scene in (light_sheet(), two_photon(), broad()):
+        for seed in range(200):
+            look = draw_look(scene, np.random.default_rng(seed))
+            radius = look.magnify * np.mean(scene.beds.capillary_um)
+            thin = min(1, radius**2 / (2 * look.spread.sigma_um[0] * look.spread.sigma_um[1]))
+            scope, level = look.scope, look.tissue.level
+            noise = np.hypot(np.sqrt(level * scope.photons), scope.read_noise / scope.gain)
+            assert (thin - level) * scope.photons / noise > 0.999 * scene.least_contrast
+            assert scope.bits in scene.bits
+            assert look.spread.sigma_um[0] <= scene.most_blur_um[0]
