@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -24,6 +24,10 @@ _Voxel = TypeVar("_Voxel", bound=np.generic)
 
 _UNLABELLED = 1 << 20
 """First index of the patches without labels: no training reads so many with them."""
+
+_MOST_REMEMBERED = 512
+"""Patches that come again: rendering one takes longer than a student needs to learn from it. Of
+64³ they take 1.3 MB each."""
 
 
 class PatchSource(Protocol):
@@ -62,23 +66,36 @@ class RenderedPatches:
     labels: int | None = None
     others: int | None = None
     sources: Sources | None = None
+    _kept: dict[int, LabelledPatch] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def labelled(self, index: int) -> LabelledPatch:
         """Return a patch for training with its vessels."""
         if self.labels is None:
             return self._patch("train", index)
-        image, mask = self._patch("train", index % self.labels)
+        image, mask = self._remembered(index % self.labels)
         turn = np.random.default_rng([self.seed, index]).integers(2, size=4, dtype=np.int8)
         return _turned(image, turn), _turned(mask, turn)
 
     def unlabelled(self, index: int) -> NDArray[np.float32]:
         """Return a patch of vessels that no labelled one shows."""
-        number = index if self.others is None else index % self.others
-        return self._patch("train", _UNLABELLED + number)[0]
+        if self.others is None:
+            return self._patch("train", _UNLABELLED + index)[0]
+        return self._remembered(_UNLABELLED + index % self.others)[0]
 
     def validation(self, index: int) -> LabelledPatch:
         """Return a patch of vessels that no other split shows."""
         return self._patch("validation", index)
+
+    def _remembered(self, index: int) -> LabelledPatch:
+        """Return a patch for training that comes again; whether it was kept shows in time alone."""
+        found = self._kept.get(index)
+        if found is None:
+            found = self._patch("train", index)
+            if len(self._kept) < _MOST_REMEMBERED:
+                self._kept[index] = found
+        return found
 
     def _patch(self, split: Split, index: int) -> LabelledPatch:
         patch = make_patch(

@@ -33,7 +33,7 @@ class Look:
         Whether the tissue's surface goes through the patch.
     from_label, on_plane
         Whether users' volumes are used, where there are any.
-    upper_percent, lower
+    upper_percent, upper, lower
         Of the normalization.
     """
 
@@ -48,6 +48,7 @@ class Look:
     from_label: bool
     on_plane: bool
     upper_percent: float
+    upper: float
     lower: float
 
     @property
@@ -88,7 +89,8 @@ def draw_look(scene: VesselScene, rng: np.random.Generator) -> Look:
         on_surface=_sometimes(rng, scene.surface),
         from_label=_sometimes(rng, scene.from_labels),
         on_plane=_sometimes(rng, scene.on_planes),
-        upper_percent=rng.uniform(*scene.upper_percent),
+        upper_percent=100 - _log_uniform(rng, _rest(scene.upper_percent)),
+        upper=_log_uniform(rng, scene.upper),
         lower=rng.uniform(*scene.lower),
     )
 
@@ -96,6 +98,11 @@ def draw_look(scene: VesselScene, rng: np.random.Generator) -> Look:
 def _log_uniform(rng: np.random.Generator, span: Range) -> float:
     low, high = span
     return low * float(high / low) ** rng.random()
+
+
+def _rest(percent: Range) -> Range:
+    low, high = percent
+    return 100 - low, 100 - high
 
 
 def _sometimes(rng: np.random.Generator, part: float) -> bool:

@@ -208,8 +208,9 @@ def _around(
 
 
 def _normalized(raw: NDArray[np.uint16], look: Look) -> Image:
-    """Return grey levels in [0, 1], as if the patch were one of a volume with darker places."""
+    """Return grey levels in [0, 1], as if the volume had darker places, and brighter ones."""
     darkest = float(raw.min())
     brightest = float(np.percentile(raw, look.upper_percent, method="inverted_cdf"))
     low = darkest - look.lower * (brightest - darkest)
-    return rescale(raw, low=low, high=brightest)
+    high = darkest + look.upper * (brightest - darkest)
+    return rescale(raw, low=low, high=high)

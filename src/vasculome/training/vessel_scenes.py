@@ -82,7 +82,10 @@ class VesselScene:
     smoothed
         Part of the patches.
     upper_percent
-        Percentile that becomes 1 when the patch is normalized.
+        Percentile that becomes 1 when the patch is normalized; what lies above it is drawn (log).
+    upper
+        What becomes 1, over that percentile, both above the darkest voxel (log): elsewhere in a
+        volume vessels are brighter.
     lower
         How far below its darkest voxel lies what becomes 0, over the range from there to the upper
         percentile: elsewhere in a volume it is darker.
@@ -134,7 +137,8 @@ class VesselScene:
     offset: Range = (0.0, 0.05)
     smoothing: Range = (0.4, 0.9)
     smoothed: float = 0.3
-    upper_percent: Range = (95.0, 99.5)
+    upper_percent: Range = (95.0, 99.9)
+    upper: Range = (1.0, 1.5)
     lower: Range = (0.0, 0.5)
     from_labels: float = 0.25
     on_planes: float = 0.3
@@ -196,9 +200,9 @@ def broad() -> VesselScene:
         halo=(0.0, 0.25),
         rings=(0.0, 0.08),
         photons=(8.0, 5000.0),
-        background=(0.02, 0.6),
+        background=(0.01, 0.5),
         texture=(0.02, 0.5),
-        spread=(0.1, 0.6),
+        spread=(0.1, 0.8),
         patchiness=(0.05, 0.6),
         patch_um=(6.0, 80.0),
         cellular=0.4,
@@ -208,6 +212,7 @@ def broad() -> VesselScene:
         stripe_rows=(0.2, 3.0),
         surface=0.08,
         exposure=(0.05, 2.0),
-        upper_percent=(94.0, 99.5),
+        upper_percent=(95.0, 99.95),
+        upper=(1.0, 3.0),
         lower=(0.0, 1.0),
     )

@@ -168,5 +168,17 @@ def test_rendered_patches_come_again_turned_and_those_without_labels_are_others(
     assert not np.array_equal(few.validation(1)[0], image)
 
 
+def test_patches_that_come_again_are_rendered_once():
+    scene = replace(light_sheet(), shape=(8, 16, 16))
+    few = RenderedPatches(scene, 3, labels=1, others=2)
+    first, other = few.labelled(0), few.unlabelled(1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("vasculome.training.patch_source.make_patch", None)
+        assert np.array_equal(few.labelled(0)[0], first[0])
+        assert np.array_equal(few.unlabelled(3), other)
+        with pytest.raises(TypeError):
+            few.unlabelled(0)
+
+
 def _subsets():
     return [tuple(a for a in range(3) if bits >> a & 1) for bits in range(8)]

@@ -77,13 +77,16 @@ def test_splits_seeds_and_numbers_show_different_vessels() -> None:
 
 
 def test_brightest_and_darkest_follow_the_normalization() -> None:
-    scene = replace(SMALL, upper_percent=(95.0, 95.0), lower=(0.0, 0.0))
+    scene = replace(SMALL, upper_percent=(95.0, 95.0), upper=(1.0, 1.0), lower=(0.0, 0.0))
     patch = make_patch(scene, split="train", index=3, seed=0)
     low, high = patch.raw.min(), np.percentile(patch.raw, 95, method="inverted_cdf")
     expected = np.clip((patch.raw.astype(float) - low) / (high - low), 0, 1)
     np.testing.assert_allclose(patch.image, expected, atol=1e-5)
     darker = make_patch(replace(scene, lower=(1.0, 1.0)), split="train", index=3, seed=0)
     np.testing.assert_allclose(darker.image, 0.5 + 0.5 * expected, atol=1e-5)
+    brighter = make_patch(replace(scene, upper=(2.0, 2.0)), split="train", index=3, seed=0)
+    whole = np.clip((patch.raw.astype(float) - low) / (2 * (high - low)), 0, 1)
+    np.testing.assert_allclose(brighter.image, whole, atol=1e-5)
 
 
 def test_tissue_has_the_statistics_of_photons() -> None:
