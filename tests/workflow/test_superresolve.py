@@ -81,7 +81,7 @@ def test_vessels_are_mapped_beside_the_tracks(mapped):
     found = 100 * (probability > 0.5).mean()
     assert summary["vessels_percent"] == pytest.approx(found, abs=0.001) and found > 1
     assert (folder / "figures/vessel_probability.png").stat().st_size > 10_000
-    assert "Vessels percent" in (folder / "report.html").read_text()
+    assert "vessels (%)" in (folder / "report.html").read_text()
     assert (mapped.folder / "results/logs/mouse/superresolve.log").read_text()
 
 

@@ -296,7 +296,7 @@ def test_the_stage_runs_only_where_a_network_is_named(folder, weights):
     assert "superresolve" not in stages_of(asked.sample)
     volume = asked.sample.model_copy(update={"modality": "microscopy"})
     assert "superresolve" not in stages_of(volume, asked.config)
-    with pytest.raises(UserError, match=r"no network is named.*superresolve\.network"):
+    with pytest.raises(UserError, match=r"superresolve\.network: no network is named"):
         superresolve.check(job_of(folder, "superresolve"))
 
 
