@@ -88,13 +88,14 @@ def _rows(features: Tensor, channels: int, kernel_map: KernelMap) -> int:
     return max(1, min(rows, len(kernel_map.in_rows)))
 
 
-def _add_rows(result: Tensor, rows: Tensor, values: Tensor) -> None:
-    """Add to rows of ``result`` none of which occurs twice."""
+def _add_rows(result: Tensor, rows: Tensor, values: Tensor, sizes: Sequence[int]) -> None:
+    """Add to rows of ``result``, part after part of these sizes, which have no row twice."""
     if result.is_cpu and result.dtype in COMPILED_TYPES:
         # index_add_ sorts the rows first: it takes two to three times as long.
         _add_rows_cpu(result.numpy(), rows.numpy(), values.numpy())
-    else:
-        result.index_add_(0, rows, values)
+        return
+    for some, part in zip(rows.split(sizes), values.split(sizes), strict=True):
+        result.index_add_(0, some, part)
 
 
 @njit(cache=True, nogil=True)
@@ -113,10 +114,12 @@ def _add_products(
     batch: Batch,
     room: Tensor,
 ) -> None:
-    parts, targets = gathered.split(batch.sizes), rows.split(batch.sizes)
-    for offset, part, target in zip(batch.offsets, parts, targets, strict=True):
-        product = torch.mm(part, weights[offset], out=room[: len(part)])
-        _add_rows(result, target, product)
+    parts, products = gathered.split(batch.sizes), room[: len(rows)]
+    for offset, part, product in zip(
+        batch.offsets, parts, products.split(batch.sizes), strict=True
+    ):
+        torch.mm(part, weights[offset], out=product)
+    _add_rows(result, rows, products, batch.sizes)
 
 
 def _add_outer_products(result: Tensor, before: Tensor, after: Tensor, batch: Batch) -> None:
@@ -126,7 +129,7 @@ def _add_outer_products(result: Tensor, before: Tensor, after: Tensor, batch: Ba
 
 
 def _room(like: Tensor, rows: int, channels: int) -> Tensor:
-    """Memory for rows of every batch: made anew each time, its pages take longer than products."""
+    """Return memory for the rows of every batch; to make it anew each time takes longer."""
     return like.new_empty(rows, channels)
 
 
@@ -202,9 +205,8 @@ def _sum(features: Tensor, kernel_map: KernelMap) -> Tensor:
     else:
         result = features.clone(memory_format=torch.contiguous_format)
     for batch in kernel_map.batches(_rows(features, features.shape[1], kernel_map)):
-        gathered = features.index_select(0, batch.in_rows).split(batch.sizes)
-        for rows, part in zip(batch.out_rows.split(batch.sizes), gathered, strict=True):
-            _add_rows(result, rows, part)
+        gathered = features.index_select(0, batch.in_rows)
+        _add_rows(result, batch.out_rows, gathered, batch.sizes)
     return result
 
 
@@ -244,5 +246,5 @@ class _Max(torch.autograd.Function):
             sources, targets = batch.out_rows.split(batch.sizes), batch.in_rows.split(batch.sizes)
             for offset, rows, target in zip(batch.offsets, sources, targets, strict=True):
                 won = winner.index_select(0, rows) == offset
-                _add_rows(result, target, gradient.index_select(0, rows) * won)
+                _add_rows(result, target, gradient.index_select(0, rows) * won, [len(target)])
         return result, None

@@ -46,9 +46,9 @@ def test_products_are_made_of_few_rows_at_a_time(dense_input, inner, outer, monk
     layer = layers.Convolution(inner, outer, kernel_size=3, dimension=3).double()
     add, sizes = ops._add_rows, []
 
-    def noted(result, rows, values):
+    def noted(result, rows, values, parts):
         sizes.append(values.numel())
-        add(result, rows, values)
+        add(result, rows, values, parts)
 
     monkeypatch.setattr(ops, "_add_rows", noted)
     limit = 1600
