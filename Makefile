@@ -17,10 +17,11 @@ install: $(INSTALLED)  ## create .venv with the package and its tools in it
 demo: $(INSTALLED)  ## from simulated raw files to maps and reports, both modalities
 	@$(BIN)/vasculome demo $(ARGS)
 
-# One thread a process: two test workers with as many BLAS threads as cores slow each other down.
+# One thread a process: two test workers with as many BLAS threads as cores slow each other down. The
+# tests of a file share what it prepares, so a file stays with one worker.
 test: export OMP_NUM_THREADS = 1
 test: $(INSTALLED)  ## every test (ARGS='-k grid' for some)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 lint: $(INSTALLED)  ## style, types, import contracts, workflow
 	$(BIN)/ruff check .
@@ -56,9 +57,10 @@ minkowski: $(INSTALLED)  ## build MinkowskiEngine, to compare our sparse tensors
 		$(MAKE) --silent minkowski-kept; }
 	@echo "MinkowskiEngine is in $(VENV)"
 
-# Only a wheel that an earlier build kept; fails where there is none.
+# Only a wheel that an earlier build kept; fails where there is none. What is installed already may
+# have been built for another torch, so it is replaced.
 minkowski-kept: $(INSTALLED)
-	@$(BIN)/python -m pip install --quiet --no-deps --no-index \
+	@$(BIN)/python -m pip install --quiet --force-reinstall --no-deps --no-index \
 		--find-links "$(WHEELS_OF_TORCH)" $(MINKOWSKI)
 	@$(BIN)/python -c 'from vasculome.sparse import backend; backend("minkowski")'
 

@@ -60,6 +60,7 @@ LOCALIZERS: dict[str, dict[str, str | int]] = {
     DEFAULT: {},
     "weighted_centroid, 3 pixels": {"localizer": "weighted_centroid", "half_width_px": 1},
     "radial_symmetry, 5 pixels": {"localizer": "radial_symmetry", "half_width_px": 2},
+    "bubbles_2d, a network": {"localizer": "stulm"},
 }
 
 

@@ -192,7 +192,9 @@ def test_one_file_is_mapped_with_two_localizers_side_by_side(spare, monkeypatch)
     assert told == {"brain": "", "mosaic": "", **conventional}
     html = page.read_text()
     assert "Side by side: mouse, rat" in html
-    assert html.count('<img src="data:image/png;base64,') == 2
+    assert html.count('<img src="data:image/png;base64,') == 3
+    pictures = {path.name for path in Path("results/cohort/figures").iterdir()}
+    assert pictures == {"mouse_maps.png", "mouse_detail.png", "mouse_quality.png"}
 
 
 def test_changed_maps_are_made_anew_and_nothing_else(spare, finished):

@@ -107,6 +107,9 @@ AXIAL = _on_black(
 SHIFT = _on_black(_signed("shift", below_degrees=265.0, above_degrees=60.0))
 """Signed displacements and differences: blue is less, orange more, black none."""
 
+PAIR = ("#ff8c1a", "#0073e5")
+"""Two maps over each other: orange and blue, told apart by all, are white together."""
+
 FLAT_FIELD = _on_black(matplotlib.colormaps["cividis"])
 """Relative brightness over a camera's field. Perceptually uniform for all colour vision."""
 

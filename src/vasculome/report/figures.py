@@ -39,13 +39,13 @@ from vasculome.report.projections import (
 _WIDE_IN = 6.6
 _MIDDLE_IN = 5.2
 _NARROW_IN = 4.2
-_COMPRESSION = 0.5
+COMPRESSION = 0.5
 """Exponent that ULM maps are shown with, so that capillaries show beside large vessels."""
 
-_SHADE_COMPRESSION = 0.3
+SHADE_COMPRESSION = 0.3
 """Exponent that turns density into brightness: strong, since colour must stay readable."""
 
-_SHADE_PERCENT = 97.0
+SHADE_PERCENT = 97.0
 """Percentile of density that is shown at full brightness in maps of speed and direction."""
 
 _FASTEST_PERCENT = 98.5
@@ -134,7 +134,7 @@ def _draw(
 
 
 def _overlay(panel: Panel, skeleton: Skeleton, layout: Sequence[View]) -> None:
-    high = _end_of_scale(skeleton.radius_um)
+    high = end_of_scale(skeleton.radius_um)
     norm = Normalize(0.0, high)
     for view in layout:
         picture = rasterize_skeleton(
@@ -157,10 +157,15 @@ def _overlay(panel: Panel, skeleton: Skeleton, layout: Sequence[View]) -> None:
     )
 
 
-def _end_of_scale(values: NDArray[np.generic], percent: float = _BRIGHTEST_PERCENT) -> float:
+def end_of_scale(values: NDArray[np.generic], percent: float = _BRIGHTEST_PERCENT) -> float:
     """Return where a colour scale that starts at zero ends; 1 for a map of zeros."""
     positive = values[np.isfinite(values) & (values > 0)]
     return float(np.percentile(positive, percent)) if positive.size else 1.0
+
+
+def density_label(density: Volume) -> str:
+    """Return what a map of microbubble counts tells, with its unit."""
+    return "microbubbles per " + ("pixel" if density.values.ndim == 2 else "voxel")
 
 
 def density_figure(
@@ -191,9 +196,16 @@ def ulm_density(density: Volume, *, power_doppler: Volume | None = None) -> Figu
         Mean intensity of the clutter-filtered IQ on the same field of view; shown in decibels
         below its maximum.
     """
+    label = density_label(density)
     if power_doppler is None:
-        return ulm_density_on_scale(density, title="ULM density")
-    label = "microbubbles per " + ("pixel" if density.values.ndim == 2 else "voxel")
+        return _map_figure(
+            density,
+            title="ULM density",
+            label=label,
+            cmap=colors.DENSITY,
+            main="xz",
+            exponent=COMPRESSION,
+        )
     layout = views(density.extent_um, main="xz")
     figure, panels = black_panels(
         panel_extent_um(layout),
@@ -209,26 +221,8 @@ def ulm_density(density: Volume, *, power_doppler: Volume | None = None) -> Figu
     draw_color_bar(
         panels[0], cmap=colors.INTENSITY, norm=doppler_norm, label="power (dB)", extend="min"
     )
-    _draw_map(panels[1], density, layout, label=label, cmap=colors.DENSITY, exponent=_COMPRESSION)
+    _draw_map(panels[1], density, layout, label=label, cmap=colors.DENSITY, exponent=COMPRESSION)
     return figure
-
-
-def ulm_density_on_scale(density: Volume, *, title: str, highest: float | None = None) -> Figure:
-    """Return the map of microbubble counts, square-root compressed, on a scale to ``highest``."""
-    return _map_figure(
-        density,
-        title=title,
-        label="microbubbles per " + ("pixel" if density.values.ndim == 2 else "voxel"),
-        cmap=colors.DENSITY,
-        main="xz",
-        exponent=_COMPRESSION,
-        highest=highest,
-    )
-
-
-def end_of_scale(density: Volume) -> float:
-    """Return where the scale of a map ends by itself."""
-    return max(map(_end_of_scale, _flat(density, views(density.extent_um, main="xz"))))
 
 
 def vessel_probability(probability: Volume, *, density: Volume | None = None) -> Figure:
@@ -254,9 +248,9 @@ def vessel_probability(probability: Volume, *, density: Volume | None = None) ->
             panels[0],
             density,
             views(density.extent_um, main="xz"),
-            label="microbubbles per " + ("pixel" if density.values.ndim == 2 else "voxel"),
+            label=density_label(density),
             cmap=colors.DENSITY,
-            exponent=_COMPRESSION,
+            exponent=COMPRESSION,
         )
     norm = Normalize(0, 1)
     _draw(panels[-1], _flat(probability, layout), layout, colors.INTENSITY, norm)
@@ -280,13 +274,12 @@ def _map_figure(
     cmap: Colormap,
     main: str,
     exponent: float,
-    highest: float | None = None,
 ) -> Figure:
     layout = views(volume.extent_um, main=main)
     figure, (panel,) = black_panels(
         panel_extent_um(layout), titles=[title], panel_width_in=_WIDE_IN, legends=[True]
     )
-    _draw_map(panel, volume, layout, label=label, cmap=cmap, exponent=exponent, highest=highest)
+    _draw_map(panel, volume, layout, label=label, cmap=cmap, exponent=exponent)
     return figure
 
 
@@ -302,11 +295,10 @@ def _draw_map(
     label: str,
     cmap: Colormap,
     exponent: float,
-    highest: float | None = None,
 ) -> None:
     # Zero is nothing, whatever colour the map begins with.
     pictures = [np.where(flat > 0, flat, np.nan) for flat in _flat(volume, layout)]
-    high = highest or max(_end_of_scale(picture) for picture in pictures)
+    high = max(end_of_scale(picture) for picture in pictures)
     norm = PowerNorm(exponent, 0.0, high, clip=True)
     _draw(panel, pictures, layout, cmap, norm)
     clipped = any(bool((picture > high).any()) for picture in pictures)
@@ -326,9 +318,7 @@ def ulm_speed(
         panel_extent_um(layout), titles=[title], panel_width_in=_WIDE_IN, legends=[True]
     )
     speeds = _flat(speed_mm_s, layout)
-    norm = Normalize(
-        0.0, max(_end_of_scale(speed, _FASTEST_PERCENT) for speed in speeds), clip=True
-    )
+    norm = Normalize(0.0, max(end_of_scale(speed, _FASTEST_PERCENT) for speed in speeds), clip=True)
     shades = _brightness(density, layout)
     _draw(
         panel,
@@ -341,8 +331,8 @@ def ulm_speed(
 
 def _brightness(density: Volume, layout: Sequence[View]) -> list[NDArray[np.floating]]:
     counts = _flat(density, layout)
-    high = max(_end_of_scale(count, _SHADE_PERCENT) for count in counts)
-    norm = PowerNorm(_SHADE_COMPRESSION, 0.0, high, clip=True)
+    high = max(end_of_scale(count, SHADE_PERCENT) for count in counts)
+    norm = PowerNorm(SHADE_COMPRESSION, 0.0, high, clip=True)
     return [np.ma.filled(norm(np.nan_to_num(count)), 0.0) for count in counts]
 
 
@@ -389,7 +379,7 @@ def ulm_axial(velocity_z_mm_s: Volume, *, density: Volume) -> Figure:
         panel_extent_um(layout), titles=["Axial velocity"], panel_width_in=_WIDE_IN, legends=[True]
     )
     pictures = [-weighted_mean(velocity_z_mm_s.values, density.values, view) for view in layout]
-    high = max(_end_of_scale(np.abs(picture), _FASTEST_PERCENT) for picture in pictures)
+    high = max(end_of_scale(np.abs(picture), _FASTEST_PERCENT) for picture in pictures)
     norm = Normalize(-high, high, clip=True)
     _draw(panel, pictures, layout, colors.AXIAL, norm)
     label = "← away   axial velocity (mm/s)   toward probe →"

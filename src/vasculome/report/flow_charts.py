@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from vasculome.report.charts import BAR, MARK, TEXT, note, style, white_chart, white_figure
 
 _THREE_SIZE_IN = (11.4, 3.7)
+_TWO_SIZE_IN = (11.4, 3.9)
 _SQUARE = "#ffffff"
+SAMPLES = ("#d96f00", "#0067cc", "#2b8a57", "#8a4fb0", "#6b6b6b")
+"""Colours of samples side by side, the first two as in their maps over each other."""
 
 Curves = Mapping[str, NDArray[Any]]
 
@@ -117,6 +120,47 @@ def saturation(
     axes.set_xlim(0, None)
     axes.set_ylim(0, 1.45 * 100 * float(curves["filled"][-1]))
     note(axes, "\n".join(lines))
+    return figure
+
+
+def quality_of_all(
+    curves: Mapping[str, Curves], *, resolution_um: Mapping[str, float | None]
+) -> Figure:
+    """Return resolution and saturation of several samples, a colour each.
+
+    Parameters
+    ----------
+    curves
+        By sample, as :func:`resolution` and :func:`saturation` want them.
+    resolution_um
+        By sample; None where nothing is resolved.
+    """
+    figure = white_figure(_TWO_SIZE_IN)
+    left, right = figure.subplots(1, 2)
+    style(left, "Resolution: correlation of two halves of the tracks")
+    style(right, "Saturation of the map")
+    for i, (name, curve) in enumerate(curves.items()):
+        color = SAMPLES[i % len(SAMPLES)]
+        resolved = resolution_um[name]
+        end = "nothing resolved" if resolved is None else f"{resolved:.3g} µm"
+        frequency = 1e3 * curve["frequency_per_um"]
+        left.plot(frequency, curve["correlation"], color=color, lw=1.2, label=f"{name}: {end}")
+        left.plot(frequency, curve["threshold"], color="#888888", lw=0.8, ls=":")
+        if resolved is not None:
+            left.axvline(1e3 / resolved, color=color, lw=1.0, ls="--")
+        time_s, filled = curve["time_s"], 100 * curve["filled"]
+        said = f"{name}: {filled[-1]:.3g} % after {time_s[-1]:.3g} s"
+        right.plot(time_s, filled, "o-", color=color, ms=3.5, lw=1.0, label=said)
+    left.set_xlim(0, max(1e3 * curve["frequency_per_um"][-1] for curve in curves.values()))
+    left.set_ylim(None, 1.05)
+    left.set_xlabel("spatial frequency (periods per mm)", fontsize=9, color=TEXT)
+    left.set_ylabel("correlation (dotted: half a bit)", fontsize=9, color=TEXT)
+    right.set_xlim(0, None)
+    right.set_ylim(0, None)
+    right.set_xlabel("time of acquisition (s)", fontsize=9, color=TEXT)
+    right.set_ylabel("pixels crossed by a track (%)", fontsize=9, color=TEXT)
+    left.legend(loc="upper right", fontsize=9, frameon=False, labelcolor=TEXT)
+    right.legend(loc="lower right", fontsize=9, frameon=False, labelcolor=TEXT)
     return figure
 
 

@@ -6,6 +6,7 @@ Figures are built without pyplot: no global state, so that pictures may be drawn
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,6 +81,7 @@ def black_panels(
     titles: Sequence[str],
     panel_width_in: float,
     legends: Sequence[bool],
+    most_in_a_row: int | None = None,
 ) -> tuple[Figure, list[Panel]]:
     """Return a black figure with one panel a title, side by side, or stacked when very wide.
 
@@ -91,20 +93,25 @@ def black_panels(
         Width of a panel in inches; tall pictures are made narrower.
     legends
         For each panel, whether to leave room for a colour legend on its right.
+    most_in_a_row
+        Panels side by side, before another row begins; None: any number.
     """
     aspect = extent_um[1] / extent_um[0]
     width = min(panel_width_in, panel_width_in * _TALLEST / aspect)
     height = width * aspect
     tall = height + _TITLE_IN + _FOOT_IN
     wide = [width + 2 * _MARGIN_IN + _LEGEND_IN * legend for legend in legends]
-    stacked = aspect < _FLATTEST
-    size = (max(wide), len(wide) * tall) if stacked else (sum(wide), tall)
+    columns = 1 if aspect < _FLATTEST else min(len(wide), most_in_a_row or len(wide))
+    rows = math.ceil(len(wide) / columns)
+    column_wide = [max(wide[column::columns]) for column in range(columns)]
+    size = (sum(column_wide), rows * tall)
     figure = Figure(figsize=size, dpi=DPI, facecolor="black")
     FigureCanvasAgg(figure)
     panels = []
     for i, title in enumerate(titles):
-        left = _MARGIN_IN + (0 if stacked else sum(wide[:i]))
-        bottom = _FOOT_IN + (tall * (len(wide) - 1 - i) if stacked else 0)
+        row, column = divmod(i, columns)
+        left = _MARGIN_IN + sum(column_wide[:column])
+        bottom = _FOOT_IN + tall * (rows - 1 - row)
         axes = _bare_axes(figure, (left, bottom, width, height), size)
         axes.set_xlim(0, extent_um[0])
         axes.set_ylim(extent_um[1], 0)

@@ -176,7 +176,7 @@ def _search_map(
     same = source.coordinates is target.coordinates
     keys = packing.pack(source.coordinates)
     queries = keys if same else packing.pack(target.coordinates)
-    find_run = _run_by_search if keys.is_cuda else _run_by_merge
+    find_run = _run_by_merge if keys.is_cpu else _run_by_search
 
     run = kernel_size[-1]
     volume = math.prod(kernel_size)

@@ -18,10 +18,12 @@ from torch.autograd.function import once_differentiable
 from vasculome.sparse.kernel_map import Batch, KernelMap
 
 # So many bytes of rows are gathered at a time: on a CPU what stays in its caches, on CUDA what
-# keeps the device busy. Products and other temporaries come on top, two times the same at most;
-# none is kept while the next batch is gathered.
+# keeps the device busy. Products and other temporaries come on top, two times the same at most.
 CPU_BATCH_BYTES = 1 << 20
 CUDA_BATCH_BYTES = 128 << 20
+
+# Numba adds up these; it does not know floating point numbers of 16 bits.
+COMPILED_TYPES = {torch.float32, torch.float64}
 
 
 def convolve(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -80,18 +82,20 @@ def _check_rows(features: Tensor, kernel_map: KernelMap) -> None:
         raise ValueError(f"{len(features)} rows of features for a map of {kernel_map.n_in}")
 
 
-def _rows(features: Tensor, channels: int) -> int:
+def _rows(features: Tensor, channels: int, kernel_map: KernelMap) -> int:
     limit = CUDA_BATCH_BYTES if features.is_cuda else CPU_BATCH_BYTES
-    return max(1, limit // (channels * features.element_size()))
+    rows = limit // (channels * features.element_size())
+    return max(1, min(rows, len(kernel_map.in_rows)))
 
 
-def _add_rows(result: Tensor, rows: Tensor, values: Tensor) -> None:
-    """Add to rows of ``result`` none of which occurs twice."""
-    if result.is_cuda:
-        result.index_add_(0, rows, values)
-    else:
+def _add_rows(result: Tensor, rows: Tensor, values: Tensor, sizes: Sequence[int]) -> None:
+    """Add to rows of ``result``, part after part of these sizes, which have no row twice."""
+    if result.is_cpu and result.dtype in COMPILED_TYPES:
         # index_add_ sorts the rows first: it takes two to three times as long.
         _add_rows_cpu(result.numpy(), rows.numpy(), values.numpy())
+        return
+    for some, part in zip(rows.split(sizes), values.split(sizes), strict=True):
+        result.index_add_(0, some, part)
 
 
 @njit(cache=True, nogil=True)
@@ -103,11 +107,19 @@ def _add_rows_cpu(result: Any, rows: Any, values: Any) -> None:
 
 
 def _add_products(
-    result: Tensor, gathered: Tensor, rows: Tensor, weights: Sequence[Tensor], batch: Batch
+    result: Tensor,
+    gathered: Tensor,
+    rows: Tensor,
+    weights: Sequence[Tensor],
+    batch: Batch,
+    room: Tensor,
 ) -> None:
-    parts, targets = gathered.split(batch.sizes), rows.split(batch.sizes)
-    for offset, part, target in zip(batch.offsets, parts, targets, strict=True):
-        _add_rows(result, target, part @ weights[offset])
+    parts, products = gathered.split(batch.sizes), room[: len(rows)]
+    for offset, part, product in zip(
+        batch.offsets, parts, products.split(batch.sizes), strict=True
+    ):
+        torch.mm(part, weights[offset], out=product)
+    _add_rows(result, rows, products, batch.sizes)
 
 
 def _add_outer_products(result: Tensor, before: Tensor, after: Tensor, batch: Batch) -> None:
@@ -116,20 +128,31 @@ def _add_outer_products(result: Tensor, before: Tensor, after: Tensor, batch: Ba
         result[offset].addmm_(one.T, other)
 
 
+def _room(like: Tensor, rows: int, channels: int) -> Tensor:
+    """Return memory for the rows of every batch; to make it anew each time takes longer."""
+    return like.new_empty(rows, channels)
+
+
+def _gathered(features: Tensor, rows: Tensor, room: Tensor) -> Tensor:
+    return torch.index_select(features, 0, rows, out=room[: len(rows)])
+
+
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
         ctx.save_for_backward(features, kernel)
         ctx.kernel_map = kernel_map
         weights = kernel.unbind()
+        _, before, after = kernel.shape
         if kernel_map.identity is None:
-            result = features.new_zeros(kernel_map.n_out, kernel.shape[2])
+            result = features.new_zeros(kernel_map.n_out, after)
         else:
             result = features @ weights[kernel_map.identity]
-        for batch in kernel_map.batches(_rows(features, max(kernel.shape[1:]))):
-            gathered = features.index_select(0, batch.in_rows)
-            _add_products(result, gathered, batch.out_rows, weights, batch)
-            del gathered
+        rows = _rows(features, max(before, after), kernel_map)
+        inputs, products = _room(features, rows, before), _room(features, rows, after)
+        for batch in kernel_map.batches(rows):
+            gathered = _gathered(features, batch.in_rows, inputs)
+            _add_products(result, gathered, batch.out_rows, weights, batch, products)
         return result
 
     @staticmethod
@@ -139,6 +162,7 @@ class _Convolution(torch.autograd.Function):
         kernel_map: KernelMap = ctx.kernel_map
         gradient = gradient.contiguous()
         weights = kernel.transpose(1, 2).unbind()
+        _, before, after = kernel.shape
         of_features = of_kernel = None
         identity = kernel_map.identity
         if ctx.needs_input_grad[0]:
@@ -150,15 +174,16 @@ class _Convolution(torch.autograd.Function):
             of_kernel = torch.zeros_like(kernel)
             if identity is not None:
                 torch.mm(features.T, gradient, out=of_kernel[identity])
-        for batch in kernel_map.batches(_rows(features, max(kernel.shape[1:]))):
-            gathered = gradient.index_select(0, batch.out_rows)
+        rows = _rows(features, max(before, after), kernel_map)
+        # What is gathered for the kernel's gradient has the shape of the products.
+        outputs, inputs = _room(features, rows, after), _room(features, rows, before)
+        for batch in kernel_map.batches(rows):
+            gathered = _gathered(gradient, batch.out_rows, outputs)
             if of_features is not None:
-                _add_products(of_features, gathered, batch.in_rows, weights, batch)
+                _add_products(of_features, gathered, batch.in_rows, weights, batch, inputs)
             if of_kernel is not None:
-                inputs = features.index_select(0, batch.in_rows)
-                _add_outer_products(of_kernel, inputs, gathered, batch)
-                del inputs
-            del gathered
+                others = _gathered(features, batch.in_rows, inputs)
+                _add_outer_products(of_kernel, others, gathered, batch)
         return of_features, of_kernel, None
 
 
@@ -179,10 +204,9 @@ def _sum(features: Tensor, kernel_map: KernelMap) -> Tensor:
         result = features.new_zeros(kernel_map.n_out, features.shape[1])
     else:
         result = features.clone(memory_format=torch.contiguous_format)
-    for batch in kernel_map.batches(_rows(features, features.shape[1])):
-        gathered = features.index_select(0, batch.in_rows).split(batch.sizes)
-        for rows, part in zip(batch.out_rows.split(batch.sizes), gathered, strict=True):
-            _add_rows(result, rows, part)
+    for batch in kernel_map.batches(_rows(features, features.shape[1], kernel_map)):
+        gathered = features.index_select(0, batch.in_rows)
+        _add_rows(result, batch.out_rows, gathered, batch.sizes)
     return result
 
 
@@ -196,7 +220,7 @@ class _Max(torch.autograd.Function):
         else:
             result = features.clone(memory_format=torch.contiguous_format)
             winner = torch.full_like(result, kernel_map.identity, dtype=torch.int16)
-        for batch in kernel_map.batches(_rows(features, 4 * features.shape[1])):
+        for batch in kernel_map.batches(_rows(features, 4 * features.shape[1], kernel_map)):
             gathered = features.index_select(0, batch.in_rows).split(batch.sizes)
             targets = batch.out_rows.split(batch.sizes)
             for offset, rows, value in zip(batch.offsets, targets, gathered, strict=True):
@@ -218,9 +242,9 @@ class _Max(torch.autograd.Function):
             result = gradient.new_zeros(kernel_map.n_in, gradient.shape[1])
         else:
             result = gradient * (winner == kernel_map.identity)
-        for batch in kernel_map.batches(_rows(gradient, 4 * gradient.shape[1])):
+        for batch in kernel_map.batches(_rows(gradient, 4 * gradient.shape[1], kernel_map)):
             sources, targets = batch.out_rows.split(batch.sizes), batch.in_rows.split(batch.sizes)
             for offset, rows, target in zip(batch.offsets, sources, targets, strict=True):
                 won = winner.index_select(0, rows) == offset
-                _add_rows(result, target, gradient.index_select(0, rows) * won)
+                _add_rows(result, target, gradient.index_select(0, rows) * won, [len(target)])
         return result, None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from torch import nn
 
@@ -12,8 +14,16 @@ from vasculome.errors import UserError
 from vasculome.models.build import build
 from vasculome.storage.weights import card_path, fill, read_weights
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-def load_network(weights: Path, *, sha256: str, device: Literal["cpu", "cuda"]) -> nn.Module:
+
+def load_network(
+    weights: Path,
+    *,
+    sha256: str,
+    device: Literal["cpu", "cuda"],
+    instead: Mapping[str, Any] = _NOTHING,
+) -> nn.Module:
     """Return a network that has learnt, on a device.
 
     Parameters
@@ -22,6 +32,8 @@ def load_network(weights: Path, *, sha256: str, device: Literal["cpu", "cuda"]) 
         The file, and what it held when the workflow looked.
     device
         Of torch.
+    instead
+        Arguments of the design, instead of those in the card.
 
     Raises
     ------
@@ -36,7 +48,7 @@ def load_network(weights: Path, *, sha256: str, device: Literal["cpu", "cuda"]) 
             fix="run snakemake again",
         )
     try:
-        network = build(card["architecture"], card["arguments"])
+        network = build(card["architecture"], {**card["arguments"], **instead})
     except ValueError as error:
         raise UserError(
             f"tells of a network that cannot be built: {error}",

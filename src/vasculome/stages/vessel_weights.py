@@ -33,13 +33,17 @@ MOST_FRAMES = 512
 """Of a movie, even where the network has seen longer ones."""
 
 MOST_SITES = 1 << 21
-"""Of a movie, in a sparse network."""
+"""Of a movie, in a sparse network; of one that has more the network is shown the halves."""
 
 MOST_FINE_SITES = 1 << 23
 """Of the same, on the finest level, before the movie is projected over time."""
 
-_SITE_BYTES = {"dense": 1000, "vasculome": 2000, "minkowski": 2000}
-_FINE_SITE_BYTES = {"dense": 500, "vasculome": 1000, "minkowski": 1000}
+_DENSE_BYTES = 1000, 500
+_SPARSE_BYTES = 2000, 1000
+"""Of a site and a fine site, in either kind of network."""
+
+_ANSWER_BYTES = 4 * 4
+"""Of a fine pixel: of the movie before, of two first halves, and of what is being shown."""
 
 _KEY = "ultrasound.superresolve.network"
 
@@ -52,8 +56,8 @@ class VesselFinder:
     ----------
     weights, sha256
         The file, and what it holds.
-    engine
-        ``dense``, or that of its sparse tensors.
+    is_dense
+        Whether it takes all pixels, or sparse tensors.
     threshold
         Of |c|²: the network is given pixels above.
     n_frames
@@ -66,7 +70,7 @@ class VesselFinder:
 
     weights: Path
     sha256: str
-    engine: Literal["dense", "vasculome", "minkowski"]
+    is_dense: bool
     threshold: float
     n_frames: int
     factors: tuple[int, ...]
@@ -127,7 +131,7 @@ def vessel_finder_for(
     return VesselFinder(
         path,
         sha256,
-        card.arguments.engine,
+        card.arguments.engine == "dense",
         _threshold(chosen, card.settings, path),
         min(card.data.n_frames, MOST_FRAMES),
         pixel_factors(
@@ -159,7 +163,8 @@ def movie_bytes(shape: Sequence[int], finder: VesselFinder) -> int:
     pixels = math.prod(shape[1:])
     fine = pixels * UPSCALING ** len(shape[1:])
     sites, fine_sites = n_frames * pixels, n_frames // CHUNK_FRAMES * fine
-    if finder.engine != "dense":
+    site_bytes, fine_site_bytes = _DENSE_BYTES if finder.is_dense else _SPARSE_BYTES
+    if not finder.is_dense:
         sites, fine_sites = min(sites, MOST_SITES), min(fine_sites, MOST_FINE_SITES)
-    network = _SITE_BYTES[finder.engine] * sites + _FINE_SITE_BYTES[finder.engine] * fine_sites
-    return 3 * 8 * n_frames * pixels + network + 8 * fine
+    network = site_bytes * sites + fine_site_bytes * fine_sites
+    return 3 * 8 * n_frames * pixels + network + _ANSWER_BYTES * fine

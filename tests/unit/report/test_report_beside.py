@@ -1,21 +1,27 @@
 """Samples of the same raw data beside each other in the report of the cohort."""
 
-import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from vasculome.config import Sample, SliceStack, parse_samples
 from vasculome.geometry import Box
 from vasculome.report import panels
 from vasculome.report.beside import NUMBERS, beside, same_raw
 from vasculome.report.cohort import write_cohort_report
+from vasculome.storage.bundles import write_bundle
 from vasculome.storage.omezarr import ImageSpec, create_image
 
 ROOT = Path(__file__).parents[3]
+CURVES = {
+    "frequency_per_um": np.array([0.0, 0.05, 0.1]),
+    "correlation": np.array([1.0, 0.5, 0.0]),
+    "threshold": np.array([0.5, 0.5, 0.5]),
+    "time_s": np.array([1.0, 2.0]),
+    "filled": np.array([0.1, 0.15]),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -80,27 +86,6 @@ def _result(results, name, density, **numbers):
         manifest.write_text(json.dumps({"stage": stage, "summary": summary}))
 
 
-def _brightness(figure):
-    """Return the mean brightness of the map: left of the scale, beneath the title."""
-    grey = np.asarray(Image.open(io.BytesIO(figure.png)).convert("L"), float)
-    height, width = grey.shape
-    return grey[int(0.15 * height) : int(0.85 * height), int(0.1 * width) : int(0.7 * width)].mean()
-
-
-def test_maps_share_a_scale(tmp_path):
-    few = np.random.default_rng(0).poisson(1.0, (40, 40))
-    _result(tmp_path, "few", few)
-    _result(tmp_path, "same", few)
-    _result(tmp_path, "many", 9 * few)
-    _, alike = beside(tmp_path, ["few", "same"])
-    assert _brightness(alike.figures["few"]) == _brightness(alike.figures["same"])
-    _, unlike = beside(tmp_path, ["few", "many"])
-    _, alone = beside(tmp_path, ["many"])
-    # Nine times the density, square-root compressed.
-    assert _brightness(unlike.figures["few"]) < 0.6 * _brightness(alike.figures["few"])
-    assert _brightness(unlike.figures["many"]) == _brightness(alone.figures["many"])
-
-
 def test_numbers_stand_in_one_table(tmp_path):
     density = np.ones((40, 40))
     _result(tmp_path, "a", density, localizer="radial_symmetry", tracks=12, resolution_um=14.25)
@@ -108,33 +93,55 @@ def test_numbers_stand_in_one_table(tmp_path):
     section, _ = beside(tmp_path, ["a", "b"])
     assert section.title == "Side by side: a, b"
     (table,) = section.tables
-    by_heading = [dict(zip(table.header, row, strict=True)) for row in table.rows]
-    assert [row["sample"] for row in by_heading] == ["a", "b"]
-    assert [row["localizer"] for row in by_heading] == ["radial_symmetry", "stulm"]
-    assert [row["tracks"] for row in by_heading] == ["12", "34"]
-    assert [row["resolution (µm)"] for row in by_heading] == ["14.25", "–"]
-    assert [row["filled (%)"] for row in by_heading] == ["–", "1.5"]
-    assert [f.caption.split(":")[0] for f in section.figures] == [
-        "a, localizer radial_symmetry",
-        "b, localizer stulm",
-    ]
+    assert table.header == ["quantity", "a: radial_symmetry", "b: stulm"]
+    told = {name: values for name, *values in table.rows}
+    assert len(told) == len(NUMBERS) - 1
+    assert told["tracks"] == ["12", "34"]
+    assert told["resolution (µm)"] == ["14.25", "–"]
+    assert told["filled (%)"] == ["–", "1.5"]
+    assert table.numeric[1:] == [True, True]
 
 
 def test_a_map_that_is_missing_is_said_in_words(tmp_path):
     _result(tmp_path, "a", np.ones((40, 40)))
     section, album = beside(tmp_path, ["a", "b"])
-    assert list(album.figures) == ["a"]
+    assert list(album.figures) == ["a_maps"]
     assert "No density map of b: density.ome.zarr is not among the results." in section.text
-    assert section.tables[0].rows[1] == ["b", *["–"] * len(NUMBERS)]
+    assert "detail" not in section.text
+    assert {row[2] for row in section.tables[0].rows} == {"–"}
+
+
+def test_why_there_is_no_detail_is_said_in_words(tmp_path):
+    for name, shape in [("a", (40, 40)), ("same", (40, 40)), ("larger", (50, 50))]:
+        _result(tmp_path, name, np.ones(shape))
+    assert (
+        "No detail of the maps: the maps are the same." in beside(tmp_path, ["a", "same"])[0].text
+    )
+    other, album = beside(tmp_path, ["a", "larger"])
+    assert "No detail of the maps: the maps have different pixels." in other.text
+    assert "white" not in album.figures["a_maps"].caption
+
+
+def test_all_pictures_are_there(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        _result(tmp_path, name, rng.poisson(1.0, (40, 40)), resolution_um=20.0)
+        write_bundle(tmp_path / name / "quality/curves.npz", CURVES)
+    for names in ("ab", "abc"):
+        section, album = beside(tmp_path, names)
+        assert list(album.figures) == ["a_maps", "a_detail", "a_quality"]
+        assert album.missing == []
+        assert ("white" in section.figures[0].caption) == (len(names) == 2)
 
 
 def test_the_page_of_the_cohort_holds_them(tmp_path):
-    for name in ("a", "b"):
-        _result(tmp_path, name, np.ones((40, 40)))
+    _result(tmp_path, "a", np.ones((40, 40)))
+    _result(tmp_path, "b", np.eye(40))
     summaries = [{"sample": name, "modality": "ultrasound"} for name in ("a", "b")]
     table, page = tmp_path / "cohort/summary.tsv", tmp_path / "cohort/report.html"
     write_cohort_report(summaries, table, page, side_by_side=[beside(tmp_path, ["a", "b"])])
     html = page.read_text("utf-8")
     assert '<section id="side-by-side-a-b"' in html
     assert html.count("<img ") == 2
-    assert {path.name for path in (tmp_path / "cohort/figures").iterdir()} == {"a.png", "b.png"}
+    figures = {path.name for path in (tmp_path / "cohort/figures").iterdir()}
+    assert figures == {"a_maps.png", "a_detail.png"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vasculome.metrics.saturation import fit_saturation
-from vasculome.report.flow_charts import clutter, resolution, saturation
+from vasculome.report.flow_charts import clutter, quality_of_all, resolution, saturation
 
 EVIDENCE = {
     "singular_values": np.array([100.0, 10.0, 1.0, 0.1]),
@@ -80,3 +80,27 @@ def test_the_exponential_goes_through_the_points_that_it_was_fitted_to():
     )
     assert len(alone.axes[0].lines) == 1
     assert "to be extrapolated" in _notes(alone)
+
+
+def test_samples_are_told_apart_by_colour_and_their_numbers_said():
+    curves = {
+        "frequency_per_um": np.array([0.0, 0.05, 0.1]),
+        "correlation": np.array([1.0, 0.5, 0.0]),
+        "threshold": np.array([0.5, 0.5, 0.5]),
+        "time_s": np.array([1.0, 2.0]),
+        "filled": np.array([0.1, 0.15]),
+    }
+    longer = curves | {"time_s": np.array([1.0, 4.0]), "filled": np.array([0.1, 0.2])}
+    figure = quality_of_all({"a": curves, "b": longer}, resolution_um={"a": 20.0, "b": None})
+    left, right = figure.axes
+    assert [text.get_text() for text in left.get_legend().get_texts()] == [
+        "a: 20 µm",
+        "b: nothing resolved",
+    ]
+    assert [text.get_text() for text in right.get_legend().get_texts()] == [
+        "a: 15 % after 2 s",
+        "b: 20 % after 4 s",
+    ]
+    (mark,) = [line for line in left.lines if line.get_linestyle() == "--"]
+    assert mark.get_xdata()[0] == pytest.approx(50)
+    assert mark.get_color() == right.lines[0].get_color() != right.lines[1].get_color()

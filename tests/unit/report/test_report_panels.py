@@ -78,6 +78,25 @@ def test_pixels_are_square_in_every_panel():
             assert aspect == pytest.approx(extent[1] / extent[0])
 
 
+@pytest.mark.parametrize(("count", "rows"), [(2, 1), (3, 1), (4, 2), (7, 3)])
+def test_panels_wrap_without_overlap(count, rows):
+    _, panels = black_panels(
+        (100.0, 80.0),
+        titles=[""] * count,
+        panel_width_in=2.0,
+        legends=[i == 2 for i in range(count)],
+        most_in_a_row=3,
+    )
+    boxes = [panel.axes.get_position() for panel in panels]
+    assert len({round(box.y0, 6) for box in boxes}) == rows
+    for i, box in enumerate(boxes):
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= 1 and box.y1 <= 1
+        assert not any(box.overlaps(other) for other in boxes[:i])
+    # In the order of reading.
+    places = [(-round(box.y0, 6), box.x0) for box in boxes]
+    assert places == sorted(places)
+
+
 def test_the_same_figure_gives_the_same_bytes():
     density = Volume(np.arange(64.0).reshape(8, 8), (5.0, 5.0))
     assert png_bytes(ulm_density(density)) == png_bytes(ulm_density(density))

@@ -178,7 +178,9 @@ def test_union_sum_and_concatenation(dimension):
     others, values = points(dimension, seed=1)
 
     def forward(engine, module, x):
-        y = engine.SparseTensor.from_points(others, values, manager=x.manager)
+        # Gradients go through both parts of the union: the other one's features depend on x too.
+        scaled = values * x.features.mean(0)
+        y = engine.SparseTensor.from_points(others, scaled, manager=x.manager)
         both = engine.union(x, y)
         return engine.cat(both + both * module(both), both)
 

@@ -46,9 +46,9 @@ def test_products_are_made_of_few_rows_at_a_time(dense_input, inner, outer, monk
     layer = layers.Convolution(inner, outer, kernel_size=3, dimension=3).double()
     add, sizes = ops._add_rows, []
 
-    def noted(result, rows, values):
+    def noted(result, rows, values, parts):
         sizes.append(values.numel())
-        add(result, rows, values)
+        add(result, rows, values, parts)
 
     monkeypatch.setattr(ops, "_add_rows", noted)
     limit = 1600
@@ -90,3 +90,20 @@ def test_without_gradients_nothing_is_kept_for_them(dense_input):
         y = layer(x)
     assert torch.equal(y.features, expected)
     assert y.features.grad_fn is None
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_numbers_of_16_bits_are_summed_too(dense_input, precision):
+    dense, mask = dense_input(2, occupancy=0.5)
+    x = SparseTensor.from_dense(dense, mask=mask)
+    layer = layers.Convolution(3, 2, kernel_size=3, dimension=2).double()
+    pool = layers.SumPooling(kernel_size=3, dimension=2)
+    expected = pool(layer(x)).features
+    short = x.with_features(x.features.to(precision).requires_grad_())
+    found = pool(layer.to(precision)(short)).features
+    assert found.dtype == precision
+    # 3 · 9 products, added up nine at a time: some ten roundings of the largest sum.
+    limit = 10 * torch.finfo(precision).eps * float(expected.detach().abs().max())
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=limit)
+    found.sum().backward()
+    assert short.features.grad.dtype == precision
