@@ -15,7 +15,11 @@ from vasculome.report.training_charts import learning_curves
 from vasculome.report.words import MISSING, flatten_keys, heading, number, words
 from vasculome.storage.shards import write_bytes_atomic
 
-_KINDS = {"stulm": "Deep-stULM", "bubble_net": "network that keeps every bubble"}
+_KINDS = {
+    "stulm": "Deep-stULM",
+    "bubble_net": "A network that keeps every bubble",
+    "site_finder": "A network that finds the pixels with bubbles",
+}
 
 
 def write_models_report(
@@ -85,10 +89,7 @@ def _count(kept: Mapping[str, Any]) -> str:
 
 def _words(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     seeds = settings["seeds"]
-    text = (
-        f"{_KINDS[settings['network']].capitalize()}, trained on simulated movies "
-        f"({settings['scene']})."
-    )
+    text = f"{_KINDS[settings['network']]}, trained on simulated movies ({settings['scene']})."
     if len(seeds) > 1:
         text += (
             f"\nKept are the weights of seed {manifest['summary']['chosen_seed']}, whose score is "
