@@ -242,6 +242,15 @@ def test_resume_with_a_bad_config_calls_nothing(project, capsys):
     assert calls == []
 
 
+@pytest.fixture
+def hears_ctrl_c():
+    """Undo what a shell does to tests in the background: they, and what they start, are deaf."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_leaves_snakemake_the_time_to_end_its_jobs(tmp_path):
     (tmp_path / "run.yaml").write_text("results: out\n")
     (tmp_path / "snakemake.py").write_text(

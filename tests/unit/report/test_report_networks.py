@@ -107,3 +107,11 @@ def test_a_damaged_record_is_named(folder):
         write_models_report(folder, models=MODELS, out=folder / "report.html")
     assert str(path) in str(caught.value)
     assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("network", ["bubble_net", "stulm", "site_finder"])
+def test_every_kind_of_network_has_its_words(folder, network):
+    settings = {"finder": {"network": network, "seeds": [0, 7]}}
+    models = parse_config({"models": settings}, where="").model_dump(mode="json")["models"]
+    write_models_report(folder, models=models, out=folder / "report.html")
+    assert "trained on simulated movies (broad_2d)" in (folder / "report.html").read_text("utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -138,8 +139,12 @@ def test_the_truth_of_a_batch_is_in_pixels_and_frames(movie):
     assert np.allclose(batch.truth.position_px[rows], expected, atol=1e-4)
     # Nearly every bubble has a site near it: without, it could not be learnt.
     pixel = batch.truth.position_px.round().long()
-    at = torch.cat([batch.truth.sample[:, None], pixel, batch.truth.frame[:, None]], dim=1)
-    assert (batch.points.rows_of(at) >= 0).float().mean() > 0.8
+    sample, frame = batch.truth.sample[:, None], batch.truth.frame[:, None]
+    seen = torch.zeros(len(pixel), dtype=torch.bool)
+    for step in itertools.product((-1, 0, 1), repeat=2):
+        at = torch.cat([sample, pixel + torch.tensor(step), frame], dim=1)
+        seen |= batch.points.rows_of(at) >= 0
+    assert seen.float().mean() > 0.85
 
 
 def test_pixels_with_bubbles(movie):
