@@ -74,6 +74,18 @@ def test_folds_are_one_network_each_with_the_teacher_of_the_fold() -> None:
     assert found["small-fold-2"].folds is None
 
 
+def test_teachers_of_the_same_fold_or_of_other_images_teach() -> None:
+    taught = STUDENT | {"method": "vpbsd", "teacher": "t"}
+    found = models(
+        t=TEACHER | {"fold": [1, 3]},
+        same=taught | {"fold": [1, 3]},
+        rendered={"network": "teacher", "steps": 10},
+        other=taught | {"fold": [0, 3], "teacher": "rendered"},
+    )
+    assert found["same"].teacher == "t"
+    assert found["other"].teacher == "rendered"
+
+
 @pytest.mark.parametrize(
     ("entries", "what"),
     [
@@ -92,6 +104,29 @@ def test_folds_are_one_network_each_with_the_teacher_of_the_fold() -> None:
         (
             {"a": STUDENT | {"method": "vpbsd", "teacher": "b"}, "b": TEACHER | {"folds": 3}},
             r"models\.a: teacher b is trained in 3 folds",
+        ),
+        (
+            {"a": STUDENT | {"method": "vpbsd", "teacher": "b", "folds": 2}, "b": TEACHER},
+            r"models\.a-fold-0: teacher b learns from the volumes that a-fold-0 is tested on",
+        ),
+        (
+            {
+                "a": STUDENT | {"method": "vpbsd", "teacher": "b-fold-1", "fold": [0, 2]},
+                "b": TEACHER | {"folds": 2},
+            },
+            r"models\.a: teacher b-fold-1 learns from .* fold \[1, 2\]",
+        ),
+        (
+            {"a": STUDENT | {"method": "kd", "teacher": "b"}, "b": TEACHER | {"fold": [0, 2]}},
+            r"models\.a: teacher b learns from .* a fifth is held out",
+        ),
+        (
+            {"a-fold-0": STUDENT, "a": STUDENT | {"folds": 2}},
+            r"models\.a-fold-0: is the name of two",
+        ),
+        (
+            {"a": STUDENT | {"folds": 2}, "a-fold-1": STUDENT},
+            r"models\.a-fold-1: is the name of two",
         ),
     ],
 )

@@ -15,13 +15,11 @@ from vasculome.geometry import Box
 from vasculome.readers.nifti import is_nifti, read_nifti
 from vasculome.readers.tiff_volume import TIFF_SUFFIXES, open_planes, open_stack
 from vasculome.readers.voxel_spacing import check_spacing
+from vasculome.stages.volume_sheet import held_out_rows
 from vasculome.storage.omezarr import open_image
 from vasculome.training.vessel_sources import LabelVolume, Sources, background_of
-from vasculome.training.volume_patches import GivenVolume, Shape, VolumePatches, folds_of
+from vasculome.training.volume_patches import GivenVolume, Shape, VolumePatches
 from vasculome.vessels.normalize import intensity_histogram, intensity_range, rescale, value_range
-
-_HELD_OUT = 5
-"""Volumes of which one is held out for validation where no folds are asked for."""
 
 
 def given_patches(
@@ -54,13 +52,11 @@ def given_patches(
         A file cannot be read, an image and its label differ in shape, a label marks nothing or all,
         there are too few volumes with labels for the folds.
     """
-    images = images_among(volumes)
-    held_out = iter(_folds(images, fold, seed, where=where))
-    number = 0 if fold is None else fold[0]
+    held_out = held_out_rows(volumes, fold=fold, where=where)
     training, validating = [], []
-    for row in images:
-        aside = row.labelled and next(held_out) == number
-        (validating if aside else training).append(read_given(row, upper_percent=upper_percent))
+    for row in images_among(volumes):
+        given = read_given(row, upper_percent=upper_percent)
+        (validating if row in held_out else training).append(given)
     return VolumePatches(tuple(training), tuple(validating), shape, seed)
 
 
@@ -118,40 +114,6 @@ def read_given(row: TrainingVolume, *, upper_percent: float = 95.0) -> GivenVolu
             fix=f"give the label of {path.name}, cut and turned like it",
         )
     return GivenVolume(_normalized(image, upper_percent), mask, row.spacing_um)
-
-
-def _folds(
-    images: Sequence[TrainingVolume], fold: tuple[int, int] | None, seed: int, *, where: str
-) -> list[int]:
-    """Return in which fold each labelled volume is held out."""
-    labelled = [volume for volume in images if volume.labelled]
-    if len(labelled) < 2:
-        raise UserError(
-            f"has {len(labelled)} volumes with image and label where two are needed: one to learn "
-            "from and one to validate on",
-            where=where,
-            fix="add one, or cut a volume and its label in two files",
-        )
-    if fold is None and labelled[0].fold is None:
-        return list(folds_of(len(labelled), n_folds=min(_HELD_OUT, len(labelled)), seed=seed))
-    number, count = fold or (0, 1 + max(volume.fold or 0 for volume in labelled))
-    if labelled[0].fold is None:
-        if count > len(labelled):
-            raise UserError(
-                f"has {len(labelled)} volumes with labels, too few for {count} folds",
-                where=where,
-                fix="ask for fewer folds, or cut volumes into more files",
-            )
-        return list(folds_of(len(labelled), n_folds=count, seed=seed))
-    given = [int(volume.fold or 0) for volume in labelled]
-    if number not in given or set(given) == {number} or max(given) >= count:
-        raise UserError(
-            f"fold {number} of {count} cannot be held out: volumes are in the folds "
-            f"{', '.join(map(str, sorted(set(given))))}",
-            where=where,
-            fix=f"number the folds from 0 to {count - 1} in column fold",
-        )
-    return given
 
 
 def _read(path: Path, row: TrainingVolume) -> NDArray[Any]:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vasculome.config import TrainingVolume, parse_volumes
 from vasculome.errors import UserError
 from vasculome.readers.files import fingerprint, unreadable
+
+_HELD_OUT = 5
+"""Volumes of which one is held out for validation where no folds are asked for."""
 
 
 def read_sheet(sheet: Path) -> tuple[TrainingVolume, ...]:
@@ -29,3 +36,82 @@ def sheet_identity(sheet: Path) -> str:
         return fingerprint(files, detail="\n".join(row.model_dump_json() for row in rows))
     except UserError:
         return "cannot be read"
+
+
+def held_out_rows(
+    rows: Sequence[TrainingVolume], *, fold: tuple[int, int] | None, where: str
+) -> tuple[TrainingVolume, ...]:
+    """Return the volumes that a fold holds out for validation; none where none has a label.
+
+    Who asks does not matter, so that a student is tested on what its teacher has not seen either.
+
+    Parameters
+    ----------
+    rows
+        Of the sheet.
+    fold
+        Which fold, of how many; None: one volume of five, or of as many as there are.
+    where
+        The sheet, for errors.
+
+    Raises
+    ------
+    UserError
+        There are too few volumes with labels for the folds, or the sheet's own are others.
+    """
+    labelled = [row for row in rows if row.labelled]
+    if not labelled and fold is None:
+        return ()
+    if not labelled:
+        what = "has no volumes with labels, and so no folds"
+        raise UserError(what, where=where, fix="leave folds out, or add labels")
+    number = 0 if fold is None else fold[0]
+    folds = _folds(labelled, fold, where=where)
+    return tuple(row for row, own in zip(labelled, folds, strict=True) if own == number)
+
+
+def folds_of(n_volumes: int, *, n_folds: int) -> NDArray[np.int64]:
+    """Return the fold in which each volume is held out, int64 (n_volumes,), drawn by chance.
+
+    The sizes of folds differ by one at the most.
+
+    Raises
+    ------
+    ValueError
+        There are fewer than two folds, or more than volumes.
+    """
+    if not 2 <= n_folds <= n_volumes:
+        raise ValueError(f"{n_volumes} volumes cannot make {n_folds} folds")
+    return np.random.default_rng(n_folds).permutation(np.arange(n_volumes) % n_folds)
+
+
+def _folds(
+    labelled: Sequence[TrainingVolume], fold: tuple[int, int] | None, *, where: str
+) -> list[int]:
+    """Return in which fold each volume is held out."""
+    if len(labelled) < 2:
+        raise UserError(
+            f"has {len(labelled)} volumes with image and label where two are needed: one to learn "
+            "from and one to validate on",
+            where=where,
+            fix="add one, or cut a volume and its label in two files",
+        )
+    if labelled[0].fold is None:
+        count = min(_HELD_OUT, len(labelled)) if fold is None else fold[1]
+        if count > len(labelled):
+            raise UserError(
+                f"has {len(labelled)} volumes with labels, too few for {count} folds",
+                where=where,
+                fix="ask for fewer folds, or cut volumes into more files",
+            )
+        return [int(number) for number in folds_of(len(labelled), n_folds=count)]
+    given = [int(volume.fold or 0) for volume in labelled]
+    number, count = fold or (0, 1 + max(given))
+    if number not in given or set(given) == {number} or max(given) >= count:
+        raise UserError(
+            f"fold {number} of {count} cannot be held out: volumes are in the folds "
+            f"{', '.join(map(str, sorted(set(given))))}",
+            where=where,
+            fix=f"number the folds from 0 to {count - 1} in column fold",
+        )
+    return given

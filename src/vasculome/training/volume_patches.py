@@ -1,4 +1,4 @@
-"""Patches of users' volumes that segmenters learn from, and the folds that test them."""
+"""Patches of users' volumes that segmenters learn from."""
 
 from __future__ import annotations
 
@@ -41,22 +41,6 @@ class GivenVolume:
     def __post_init__(self) -> None:
         if self.mask is not None and self.mask.shape != self.image.shape:
             raise ValueError(f"mask {self.mask.shape} and image {self.image.shape} differ")
-
-
-def folds_of(n_volumes: int, *, n_folds: int, seed: int) -> NDArray[np.int64]:
-    """Return the fold in which each volume is held out, int64 (n_volumes,), drawn by ``seed``.
-
-    The sizes of folds differ by one at the most.
-
-    Raises
-    ------
-    ValueError
-        There are fewer than two folds, or more than volumes.
-    """
-    if not 2 <= n_folds <= n_volumes:
-        raise ValueError(f"{n_volumes} volumes cannot make {n_folds} folds")
-    folds = np.arange(n_volumes) % n_folds
-    return np.random.default_rng([seed, n_folds]).permutation(folds)
 
 
 @dataclass(frozen=True, eq=False)

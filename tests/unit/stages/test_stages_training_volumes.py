@@ -15,7 +15,7 @@ from vasculome.stages.training_volumes import (
     read_given,
     rendering_sources,
 )
-from vasculome.stages.volume_sheet import read_sheet, sheet_identity
+from vasculome.stages.volume_sheet import folds_of, held_out_rows, read_sheet, sheet_identity
 from vasculome.storage.omezarr import ImageSpec, create_image
 from vasculome.training.patch_source import RenderedPatches
 from vasculome.training.volume_patches import AdaptedPatches, MixedPatches, VolumePatches
@@ -115,6 +115,25 @@ def test_each_fold_holds_out_volumes_that_others_learn_from(tmp_path: Path) -> N
         held += aside
         assert source.labelled(0)[0].shape == (8, 8, 8)
     assert len(held) == len(set(held)) == 5
+
+
+def test_folds_share_volumes_out_evenly() -> None:
+    folds = folds_of(11, n_folds=5)
+    assert sorted(np.bincount(folds).tolist()) == [2, 2, 2, 2, 3]
+    assert folds.tolist() != sorted(folds.tolist())
+    with pytest.raises(ValueError, match="5 folds"):
+        folds_of(4, n_folds=5)
+
+
+def test_what_is_held_out_does_not_depend_on_who_asks(tmp_path: Path) -> None:
+    sheet = sheet_of(tmp_path, 5)
+    rows = read_sheet(sheet)
+    for fold in (None, (1, 3)):
+        aside = held_out_rows(rows, fold=fold, where="")
+        expected = [read_given(row).image.tobytes() for row in aside]
+        for seed in range(4):
+            source = given_patches(rows, shape=(8,) * 3, seed=seed, where="", fold=fold)
+            assert [volume.image.tobytes() for volume in source.validating] == expected
 
 
 def test_folds_of_the_sheet_are_followed(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from vasculome.training.volume_patches import (
     GivenVolume,
     MixedPatches,
     VolumePatches,
-    folds_of,
 )
 
 SHAPE = (8, 8, 8)
@@ -87,15 +86,6 @@ def test_there_must_be_labels() -> None:
         patches(training=())
     with pytest.raises(ValueError, match="differ"):
         GivenVolume(np.zeros((3, 3, 3), np.float32), np.zeros((3, 3, 4), np.bool_), (1, 1, 1))
-
-
-def test_folds_share_volumes_out_evenly() -> None:
-    folds = folds_of(11, n_folds=5, seed=0)
-    assert sorted(np.bincount(folds).tolist()) == [2, 2, 2, 2, 3]
-    np.testing.assert_array_equal(folds, folds_of(11, n_folds=5, seed=0))
-    assert folds.tolist() != folds_of(11, n_folds=5, seed=1).tolist()
-    with pytest.raises(ValueError, match="5 folds"):
-        folds_of(4, n_folds=5, seed=0)
 
 
 def test_volumes_without_labels_are_learnt_beside_others_with() -> None:
