@@ -136,9 +136,24 @@ def _grown(
         depth, brightness[owner], hollow[owner], voxel_um=voxel_um, staining=look.staining
     )
     # Where a vessel is, no tissue is.
-    instead = np.float32(look.tissue.level) * np.clip(0.5 + depth / voxel_um, 0, 1)
-    light[drawn] = shine - instead.astype(np.float32)
-    return light, _marked(scene, look, piece)
+    filled = np.clip(0.5 + depth / voxel_um, 0, 1)
+    light[drawn] = shine - (np.float32(look.tissue.level) * filled).astype(np.float32)
+    mask = _marked(scene, look, piece)
+    if scene.label == "painted" and mask.any():
+        # Annotators fill the lumen of hollow vessels.
+        full = np.zeros(grid.shape, np.float32)
+        full[drawn] = filled * brightness[owner]
+        mask = _painted(scene, look, full, mask, grid)
+    return light, mask
+
+
+def _painted(scene: VesselScene, look: Look, full: Image, seen: Mask, grid: FineGrid) -> Mask:
+    """Return where the light of filled vessels is bright beside the median of what is seen."""
+    light = photograph(
+        full, grid=grid, shape=scene.shape, spacing_um=look.spacing_um, spread=look.spread
+    )
+    painted: Mask = light > scene.painted_level * np.median(light[seen])
+    return painted
 
 
 def _marked(scene: VesselScene, look: Look, piece: VascularBed) -> Mask:
@@ -148,7 +163,7 @@ def _marked(scene: VesselScene, look: Look, piece: VascularBed) -> Mask:
     thin where the sum of its variance (r²/4 across) and the blur's has it.
     """
     radius = piece.graph.radius_um
-    blur = look.seen_um if scene.label == "seen" else (0.0, 0.0, 0.0)
+    blur = (0.0, 0.0, 0.0) if scene.label == "lumen" else look.seen_um
     z, y = (
         np.maximum.reduce(
             [

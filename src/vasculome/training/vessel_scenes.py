@@ -31,8 +31,12 @@ class VesselScene:
     most_spacing_um
         Largest voxel size along z.
     label
-        What the mask marks: "seen", as annotators do, half of the height of the blurred vessel;
-        "lumen", the vessel itself. Either way it is wide enough not to break between voxels.
+        What the mask marks: "painted", as annotators do, all that is bright beside the typical
+        vessel, so that bright ones get wide and the dimmest are left out; "seen", half of the
+        height of the blurred vessel, whatever that is; "lumen", the vessel itself. These two are
+        wide enough not to break between voxels.
+    painted_level
+        Light above which vessels are painted, over the median of what is "seen".
     sharpness
         Standard deviation of the point spread function along y and x, in voxels (log).
     axial
@@ -100,7 +104,8 @@ class VesselScene:
     spacing_um: Range = (1.0, 3.0)
     anisotropy: Range = (1.0, 3.0)
     most_spacing_um: float = 5.0
-    label: Literal["seen", "lumen"] = "seen"
+    label: Literal["painted", "seen", "lumen"] = "seen"
+    painted_level: float = 0.4
     sharpness: Range = (0.5, 1.2)
     axial: Range = (1.0, 3.0)
     most_blur_um: tuple[float, float] = (8.0, 4.0)

@@ -155,6 +155,10 @@ def test_the_mask_ends_where_the_light_falls_to_half(
     assert overlap > 0.85
     lumen = make_patch(replace(scene, label="lumen"), split="train", index=0, seed=0).mask[:, :, 20]
     assert lumen.sum() == pytest.approx(np.pi * max(radius_um, 0.87) ** 2, rel=0.15, abs=1.5)
+    painted = make_patch(replace(scene, label="painted"), split="train", index=0, seed=0)
+    bright = patch.raw > 0.4 * np.median(patch.raw[patch.mask])
+    assert 2 * (bright & painted.mask).sum() / (bright.sum() + painted.mask.sum()) > 0.97
+    assert painted.mask.sum() > patch.mask.sum()
 
 
 def test_thin_vessels_do_not_break_between_voxels() -> None:
