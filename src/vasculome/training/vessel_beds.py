@@ -135,7 +135,8 @@ def piece_of(
     start_um, stop_um
         The box; the vessels' positions are in its frame.
     magnify
-        How much larger they are than they grew; more where the cube would not fill the box.
+        How much larger they are than they grew. Where the cube does not fill the box even so, its
+        mirror images stand beside it: radii stay what they are.
     rng
         Chooses the piece.
 
@@ -145,20 +146,27 @@ def piece_of(
         Of the edges that reach into the box.
     """
     box = stop_um - start_um
-    magnify = max(magnify, float(box.max()) / CUBE_UM)
+    cubes = np.ceil(box / magnify / CUBE_UM - 1e-9).astype(int).clip(min=1)
     turn, flip = rng.permutation(3), rng.random(3) < 0.5
-    corner = rng.uniform(0, 1, 3) * (CUBE_UM - box / magnify)
+    corner = rng.uniform(0, 1, 3) * (cubes * CUBE_UM - box / magnify)
     place = bed.graph.positions_um[:, turn]
     place = np.where(flip, CUBE_UM - place, place)
-    place = (place - corner) * magnify + start_um
-    radius = bed.graph.radius_um * magnify
-    ends = place[bed.graph.edges]
+    # Every second cube is a mirror image, so that vessels go on from one into the next.
+    places = [
+        CUBE_UM * np.array(cube) + np.where(np.mod(cube, 2), CUBE_UM - place, place)
+        for cube in np.ndindex(*cubes)
+    ]
+    n_cubes, n_nodes = len(places), len(place)
+    place = (np.concatenate(places) - corner) * magnify + start_um
+    edges = np.concatenate([bed.graph.edges + k * n_nodes for k in range(n_cubes)])
+    radius = np.tile(bed.graph.radius_um * magnify, n_cubes)
+    ends = place[edges]
     near = (ends.min(axis=1) - radius[:, None] < stop_um).all(axis=1)
     near &= (ends.max(axis=1) + radius[:, None] > start_um).all(axis=1)
     graph = VesselGraph(
         positions_um=place,
-        edges=bed.graph.edges[near],
+        edges=edges[near],
         radius_um=radius[near],
-        flow_um3_s=bed.graph.flow_um3_s[near],
+        flow_um3_s=np.tile(bed.graph.flow_um3_s, n_cubes)[near],
     )
-    return VascularBed(graph, bed.vessel[near], ends[near].mean(axis=1))
+    return VascularBed(graph, np.tile(bed.vessel, n_cubes)[near], ends[near].mean(axis=1))

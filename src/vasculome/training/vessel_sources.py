@@ -82,7 +82,10 @@ def label_light(
     need = [
         int(np.ceil((n - 1) * s / o)) + 2 for n, s, o in zip(shape, spacing_um, own, strict=True)
     ]
-    longest = int(np.argmax(turned.shape))
+    # Chosen before y and x change places: of square planes both are longest.
+    longest = int(np.argmax(volume.mask.shape))
+    if swap:
+        longest = (0, 2, 1)[longest]
     crop = _crop(turned, need, split=split, longest=longest, rng=rng)
     soft = gaussian_filter(crop.astype(np.float32), _ANTIALIAS, mode="nearest")
     for axis, (n, s, o) in enumerate(zip(shape, spacing_um, own, strict=True)):

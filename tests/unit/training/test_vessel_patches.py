@@ -187,7 +187,7 @@ def test_a_piece_fills_its_box_and_holds_all_that_reaches_in() -> None:
     assert (ends.min(axis=1) - reach < stop).all()
     whole = piece_of(bed, start_um=start, stop_um=start + CUBE_UM, magnify=1.0, rng=rng)
     assert len(whole.graph.edges) > 0.97 * len(bed.graph.edges)
-    # What would not fill the box is magnified more.
+    # What would not fill the box is continued.
     huge = piece_of(bed, start_um=start, stop_um=start + 800.0, magnify=1.0, rng=rng)
     assert np.ptp(huge.graph.positions_um, axis=0).min() > 700
 
