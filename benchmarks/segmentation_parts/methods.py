@@ -23,7 +23,7 @@ from vasculome.storage.weights import read_weights
 from vasculome.vessels.enhance import frangi
 
 WINDOW, OVERLAP = 64, 16
-_BACKGROUND_CONTRAST = 0.05
+_BACKGROUND_CONTRAST = 0.1
 _LOW = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.55)
 _HIGH_OVER_LOW = (2.0, 4.0)
 _SCALES_VOXELS = ((1.0,), (1.0, 2.0), (1.0, 2.0, 4.0), (1.5, 3.0), (2.0, 4.0))

@@ -39,9 +39,9 @@ class SegmentNetworkConfig(Settings):
         "that of the network on the whole volume, for students with norm: batch.",
     )
     background_contrast: Fraction = Field(
-        0.05,
-        description="Windows in which means of 4 x 4 voxels of a plane differ by "
-        "less, of the normalized range, are background: the network is not asked.",
+        0.1,
+        description="Windows in which no voxel differs from the median by more, of the normalized "
+        "range, nor by more than noise does, are background: the network is not asked.",
     )
     batch_size: PositiveInt | None = Field(
         None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,8 +17,14 @@ from torch import nn
 from vasculome.geometry import Box
 from vasculome.models.windows import WindowPlan
 
-_BLOCK = 4
-"""Edge in y and x of the blocks whose means are compared; vessels of one voxel still show."""
+_SAMPLE = 4
+"""Of every so many voxels along each axis one tells what the background of a window is like."""
+
+_DEVIATIONS = 6.0
+"""Of the noise, beyond which a voxel is something else: of a window's 64³ noise alone takes 5."""
+
+_DARK = 0.5
+"""What is brighter throughout may be the inside of a large vessel."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,9 @@ def vessel_probability(
     batch_size
         Windows that go through the network at once.
     background_contrast
-        Windows in which no mean of 4 × 4 voxels of a plane exceeds another by more are background:
-        there is no vessel in them, and the network is not asked. With 0 only windows of one value.
+        Windows in which no voxel differs from the median by more, nor by more than the noise
+        explains, are background: the network is not asked about them. Where no other window sees
+        a voxel, its probability is 0. With 0 only windows of one value are background.
 
     Returns
     -------
@@ -88,9 +96,13 @@ def vessel_probability(
             image = waiting.result()
             if number + 1 < len(slabs):
                 waiting = reader.submit(read, slabs[number + 1])
-            bright = [w for w in layer if not _is_background(image, slab, w, background_contrast)]
+            bright = [
+                window
+                for window in layer
+                if not _is_background(_seen(image, slab, window), background_contrast)
+            ]
             skipped += len(layer) - len(bright)
-            sums.count(layer)
+            sums.count(bright)
             for batch in _batches(bright, batch_size):
                 sums.add(batch, _said(network, image, slab, batch, device))
     probability = sums.mean()
@@ -109,7 +121,7 @@ class _Sums:
         self._weight = np.zeros(core.shape, np.float32) if blends else None
 
     def count(self, windows: Sequence[Box]) -> None:
-        """Count windows, whether the network is asked about them or not."""
+        """Count windows that the network is asked about; the others have no say."""
         if self._weight is not None:
             for window in windows:
                 self._add(self._weight, self._plan.weights, window)
@@ -123,7 +135,7 @@ class _Sums:
 
     def mean(self) -> NDArray[np.float32]:
         if self._weight is not None:
-            self._total /= self._weight
+            np.divide(self._total, self._weight, out=self._total, where=self._weight > 0)
         return self._total
 
     def _add(
@@ -152,24 +164,16 @@ def _within(outer: Box, box: Box) -> Box:
     return inside
 
 
-def _is_background(image: NDArray[np.float32], slab: Box, window: Box, contrast: float) -> bool:
-    low, high = np.float32(np.inf), np.float32(-np.inf)
-    # Of windows that hold more than background a few planes are enough to tell.
-    for plane in image[_within(slab, window).relative_to(slab).slices]:
-        means = _block_means(plane)
-        low, high = np.minimum(low, means.min()), np.maximum(high, means.max())
-        # So asked, what is no number is not background.
-        if not high - low <= contrast:
-            return False
-    return True
-
-
-def _block_means(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the means of blocks; those at the end may be smaller."""
-    starts = [np.arange(0, n, _BLOCK) for n in plane.shape]
-    sums = np.add.reduceat(np.add.reduceat(plane, starts[0], axis=0), starts[1], axis=1)
-    counts = [np.diff(s, append=n) for s, n in zip(starts, plane.shape, strict=True)]
-    return np.asarray(sums / np.outer(*counts), np.float32)
+def _is_background(image: NDArray[np.float32], contrast: float) -> bool:
+    """Tell whether a window holds nothing that its own noise does not explain."""
+    sample = image[::_SAMPLE, ::_SAMPLE, ::_SAMPLE]
+    middle = np.median(sample)
+    # Of a normal distribution; other than a median it tells of the noise of whole grey levels.
+    deviation = math.sqrt(math.pi / 2) * np.abs(sample - middle).mean()
+    limit = min(contrast, _DEVIATIONS * float(deviation))
+    # Of windows that hold more than background a few planes are enough to tell. So asked, what is
+    # no number is not background.
+    return bool(middle < _DARK) and all(np.abs(plane - middle).max() <= limit for plane in image)
 
 
 def _said(
@@ -192,10 +196,14 @@ def _said(
 
 def _cut(image: NDArray[np.float32], slab: Box, window: Box) -> NDArray[np.float32]:
     """Return what is in a window; beyond the volume the image is mirrored."""
-    inside = _within(slab, window)
-    part = image[inside.relative_to(slab).slices]
-    beyond = [(0, b - a) for a, b in zip(inside.stop, window.stop, strict=True)]
-    return np.pad(part, beyond, mode="symmetric") if inside != window else part
+    part = _seen(image, slab, window)
+    beyond = [(0, b - a) for a, b in zip(part.shape, window.shape, strict=True)]
+    return np.pad(part, beyond, mode="symmetric") if part.shape != window.shape else part
+
+
+def _seen(image: NDArray[np.float32], slab: Box, window: Box) -> NDArray[np.float32]:
+    """Return what a slab holds of a window."""
+    return image[_within(slab, window).relative_to(slab).slices]
 
 
 def _batches(windows: Sequence[Box], size: int) -> Iterator[Sequence[Box]]:

@@ -11,6 +11,7 @@ import numpy as np
 from vasculome.compute.blocks import TileResult, map_tiles
 from vasculome.compute.memory import MemoryBound
 from vasculome.config import NormalizeConfig, RunConfig
+from vasculome.errors import UserError
 from vasculome.geometry import Box, Tile, TileGrid
 from vasculome.stages.ingest_image import IMAGE
 from vasculome.stages.job import Job, Outcome, content_of
@@ -56,9 +57,17 @@ def run(job: Job) -> Outcome:
     low, high = intensity_range(
         counts, lower_percent=chosen.lower_percent, upper_percent=chosen.upper_percent
     )
+    constant = np.count_nonzero(counts.counts) == 1
+    if low == high and not constant:
+        raise UserError(
+            f"{chosen.lower_percent:g} and {chosen.upper_percent:g} % of the voxels both end at "
+            f"the intensity {low:g}: nothing would be left of the others",
+            where=job.folder / IMAGE,
+            fix="set microscopy.normalize.upper_percent higher, up to 100, or lower_percent to 0",
+        )
     return Outcome(
         content_of(results.values()),
-        {"low": low, "high": high, "constant": low == high},
+        {"low": low, "high": high, "constant": bool(constant)},
         (HISTOGRAM,),
     )
 

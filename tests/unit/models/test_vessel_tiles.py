@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.inferers import sliding_window_inference
 
+from vasculome.config.segment import SegmentNetworkConfig
 from vasculome.geometry import Box, TileGrid
 from vasculome.models.student import Student, StudentDesign
 from vasculome.models.vessel_tiles import vessel_probability
@@ -148,16 +149,53 @@ def test_background_is_not_looked_at():
     volume[8, 8, 40] = 0.9
     plan = WindowPlan(volume.shape, 16, 0, 4)
     network = _Counts()
-    found = said(network, volume, plan, background_contrast=0.05 / 2)
+    found = said(network, volume, plan, background_contrast=0.5)
     assert (found.windows, found.skipped) == (4, 3)
     # A lone window is asked about twice at once, which is faster.
     assert network.asked == [(2, 1, 16, 16, 16)]
     np.testing.assert_array_equal(found.probability[8, 8], np.repeat([0, 0, 1, 0], 16))
-    # The mean of 4 × 4 voxels is only 0.05 above that of others.
-    assert said(network, volume, plan, background_contrast=0.051).skipped == 4
-    noisy = volume + np.float32(1e-3) * noise(volume.shape)
+    noisy = volume + np.float32(0.01) * noise(volume.shape)
     assert said(network, noisy, plan).skipped == 0
-    assert said(network, noisy, plan, background_contrast=0.01).skipped == 3
+    assert said(network, noisy, plan, background_contrast=0.1).skipped == 3
+
+
+def test_what_is_skipped_has_no_say():
+    """Windows that see a vessel are believed to their ends, where others see nothing."""
+    volume = np.full((16, 16, 64), 0.1, np.float32)
+    volume[8, 8, 30] = 0.9
+    plan = WindowPlan(volume.shape, 16, 8, 4)
+    found = said(_Counts(), volume, plan, background_contrast=0.1)
+    assert (found.windows, found.skipped) == (7, 5)
+    np.testing.assert_allclose(found.probability[:, :, 16:40], 1, atol=1e-6)
+    assert not found.probability[:, :, :16].any() and not found.probability[:, :, 40:].any()
+
+
+@pytest.mark.parametrize("noise_level", [0, 0.005, 0.03])
+@pytest.mark.parametrize("contrast", [0.2, 0.45])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_lone_capillary_of_one_voxel_is_looked_at(axis, contrast, noise_level):
+    rng = np.random.default_rng(axis)
+    volume = np.full((64, 64, 64), 0.2, np.float32)
+    capillary = [21, 42, 11]
+    capillary[axis] = slice(None)
+    volume[tuple(capillary)] += contrast
+    volume += rng.normal(0, noise_level, volume.shape).astype(np.float32)
+    plan = WindowPlan(volume.shape, 64, 16, 16)
+    default = SegmentNetworkConfig().background_contrast
+    found = said(_Counts(), volume, plan, background_contrast=default)
+    assert found.skipped == 0 and found.probability.min() > 0.99
+
+
+def test_the_empty_space_around_a_brain_is_skipped():
+    """Noise of a camera, 0.2 to 1 hundredth of the range; a bright inside is looked at."""
+    rng = np.random.default_rng(0)
+    plan = WindowPlan((64, 64, 64), 64, 16, 16)
+    default = SegmentNetworkConfig().background_contrast
+    for photons, scale in ((100, 1000), (100, 5000), (3, 255)):
+        volume = (rng.poisson(photons, plan.volume) / scale).astype(np.float32)
+        assert said(_Counts(), volume, plan, background_contrast=default).skipped == 1
+    bright = np.ones(plan.volume, np.float32)
+    assert said(_Counts(), bright, plan, background_contrast=default).skipped == 0
 
 
 def test_batches_are_no_larger_than_told():

@@ -47,12 +47,15 @@ def write_planes(folder, volume):
     return folder
 
 
-def job_of(raw, results, weights, *, shard=(32, 32, 32), spacing_um=SPACING_UM, **network):
+def job_of(
+    raw, results, weights, *, shard=(32, 32, 32), spacing_um=SPACING_UM, normalize=None, **network
+):
     config = RunConfig(
         results=str(results),
         compute={"scheduler": "inline"},
         storage={"chunk_zyx": (8, 16, 16), "shard_zyx": shard},
         microscopy={
+            "normalize": normalize or {},
             "segment": {
                 "segmenter": str(weights),
                 "network": {**WINDOW, **network},
@@ -200,6 +203,24 @@ def test_odd_volumes_are_answered(volume, spacing_um, weights, tmp_path):
         assert summary["vessel_voxels"] == 0 and not found.any()
     else:
         assert 0 < summary["vessel_voxels"] < volume.size
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_range_that_leaves_no_contrast_is_told(weights, tmp_path, dtype):
+    """Less than 0.5 % of the voxels are vessel, on ground of one value."""
+    volume = np.zeros((20, 40, 40), dtype)
+    volume[:, 20, 20:22] = 200
+    (tmp_path / "raw").mkdir()
+    raw = write_planes(tmp_path / "raw", volume)
+    job = job_of(raw, tmp_path, weights)
+    run(job, "ingest_image")
+    with pytest.raises(UserError, match=r"end at the intensity 0.*upper_percent higher"):
+        run(job, "normalize")
+    whole = {"upper_percent": 100.0}
+    job = job_of(raw, tmp_path / "whole", weights, normalize=whole)
+    assert run(job, "ingest_image", "normalize") == {"low": 0, "high": 200, "constant": False}
+    summary = run(job, "enhance", "mask")
+    assert summary["vessel_voxels"] == np.count_nonzero(volume)
 
 
 def test_a_volume_with_nan_is_refused(weights, tmp_path):
