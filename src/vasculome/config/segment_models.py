@@ -28,6 +28,9 @@ SegmentMethod = Literal[
 WITHOUT_TEACHER = {"light_unet", "mean_teacher", "uamt", "entropy"}
 """Methods that no trained teacher helps."""
 
+WITH_CODES = {"vpbsd", "without_semi"}
+"""Methods that learn a teacher's codes."""
+
 
 class PatchTrainingConfig(TrainingConfig):
     """What trainings on patches of vessels have."""
@@ -149,10 +152,14 @@ class TeacherConfig(PatchTrainingConfig):
     )
     n_codes: int = Field(512, ge=2, description="Codes of the codebook.")
     pretrain_steps: Count = Field(
-        0, description="First steps, in which it learns to build images from codes."
+        0,
+        description="First steps, in which it learns codes by building images from them; 0: none, "
+        "and the codes stay random, so that it cannot teach vpbsd or without_semi.",
     )
     fine_tune_rate: PositiveFloat = Field(
-        1e-5, description="Learning rate that the steps with labels begin with."
+        1e-5,
+        description="Learning rate that the steps with labels begin with after pretrain_steps; "
+        "without those it is learning_rate.",
     )
     reconstruction: Literal["squared", "absolute"] = Field(
         "squared", description="Error of the images; the paper says the one and prints the other."

@@ -130,7 +130,7 @@ def _overview(kept: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]) 
         "Overview",
         "The score is the Jaccard index of bubbles found within a quarter of a wavelength "
         "(bubble_net), the Dice index of the angiogram of all validation movies (stulm) or of "
-        "those pixels (site_finder), or the mean Dice index of validation patches (student, "
+        "those pixels (site_finder), or the mean Dice index of validation patches at the best threshold (student, "
         "teacher): networks of different kinds cannot be compared by it.",
         tables=[Table("All networks: mean and standard deviation over seeds", header, rows)],
     )

@@ -70,7 +70,7 @@ def plan_of(settings: ModelConfig) -> Plan:
     else:
         makers = settings.patch_threads
         plan = replace(plan, decay_to=settings.decay_to)
-    if isinstance(settings, TeacherConfig):
+    if isinstance(settings, TeacherConfig) and settings.pretrain_steps:
         plan = replace(plan, restart=(settings.pretrain_steps, settings.fine_tune_rate))
     return replace(plan, ahead=2 * makers, makers=makers)
 

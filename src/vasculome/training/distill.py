@@ -19,7 +19,7 @@ from vasculome.training import segment_losses as losses
 from vasculome.training.lessons import FeaturesAsked, Lessons
 from vasculome.training.patch_source import PatchBatch
 
-Features = Literal["none", "codebook", "hint", "variational", "boundary"]
+Features = Literal["none", "codebook", "aligned", "hint", "variational", "boundary"]
 
 _MEAN_DECAY = 0.99
 """Of the mean of past students (Yu et al. 2019)."""
@@ -45,7 +45,8 @@ class Method:
         Of the Dice loss on what the teacher says of them (β is this times the ramp).
     features
         What the student's deepest features are to tell of the teacher's: its ``codebook`` vectors
-        (VpbSD), or its encoder's own: ``hint`` (FitNets), ``variational`` (VID), ``boundary`` (AB).
+        (VpbSD), or its encoder's own: ``aligned`` (VpbSD's L_mid), ``hint`` (FitNets),
+        ``variational`` (VID), ``boundary`` (AB).
     features_weight
         Of that (γ).
     soft_labels
@@ -88,13 +89,12 @@ class Method:
 
 
 _VPBSD = Method(unlabelled=True, pseudo_labels=1.0, features="codebook")
-_HINT = Method(features="hint")
 
 METHODS: dict[str, Method] = {
     "vpbsd": _VPBSD,
     "light_unet": Method(),
     "kd": Method(soft_labels=1.0),
-    "fitnets": _HINT,
+    "fitnets": Method(features="hint"),
     "vid": Method(features="variational"),
     "ab": Method(features="boundary"),
     "mean_teacher": Method(unlabelled=True, consistency=0.1),
@@ -102,10 +102,9 @@ METHODS: dict[str, Method] = {
     "entropy": Method(unlabelled=True, entropy=0.1),
     "without_distillation": replace(_VPBSD, features="none"),
     "without_semi": replace(_VPBSD, pseudo_labels=0.0),
-    # Table 3 has the same numbers for L_mid as table 1 for FitNets: the teacher's features as
-    # they are, to which the student's are regressed.
-    "mid": _HINT,
-    "semi_mid": replace(_VPBSD, features="hint"),
+    # Of the paper's section 4.3.1: as without_semi and vpbsd, but for whose features are learnt.
+    "mid": replace(_VPBSD, pseudo_labels=0.0, features="aligned"),
+    "semi_mid": replace(_VPBSD, features="aligned"),
 }
 """By the name that a configuration gives."""
 
@@ -128,7 +127,7 @@ class Distillation(nn.Module):
         self.student = Student(design)
         self.regressor: nn.Module | None = None
         self.mean: Student | None = None
-        if method.features in {"hint", "variational", "boundary"}:
+        if method.features in _REGRESSORS:
             if teacher_width is None:
                 raise ValueError(f"features {method.features} need a teacher")
             self.regressor = _REGRESSORS[method.features](design.widths[-1], teacher_width)
@@ -232,6 +231,9 @@ def _features_loss(
         return losses.match_features(student, teacher)
     assert network.regressor is not None
     said = network.regressor(losses.on_grid_of(student, teacher))
+    if features == "aligned":
+        # L_mid = L1(DA(Z_stu), Z_tea), section 4.3.1; DA is a 1×1 convolution (3.3).
+        return losses.match_features(said, teacher)
     if features == "hint":
         return losses.hint_loss(said, teacher)
     if features == "boundary":
@@ -276,7 +278,7 @@ class _Variational(nn.Sequential):
         self.raw_variance = nn.Parameter(torch.full((outer,), 5.0).expm1().log())
 
 
-def _hint(inner: int, outer: int) -> nn.Module:
+def _aligned(inner: int, outer: int) -> nn.Module:
     return nn.Conv3d(inner, outer, 1)
 
 
@@ -284,4 +286,9 @@ def _boundary(inner: int, outer: int) -> nn.Module:
     return nn.Sequential(nn.Conv3d(inner, outer, 1), nn.BatchNorm3d(outer))
 
 
-_REGRESSORS = {"hint": _hint, "variational": _Variational, "boundary": _boundary}
+_REGRESSORS = {
+    "aligned": _aligned,
+    "hint": _aligned,
+    "variational": _Variational,
+    "boundary": _boundary,
+}

@@ -71,30 +71,28 @@ class Lessons:
             Whether logits are asked for; without them its decoder has no work.
         """
         keys = [_key(image, decodes=decodes) for image in images]
-        new = [i for i, key in enumerate(keys) if key not in self._said]
         fresh: dict[bytes, tuple[Tensor | None, Tensor | None]] = {}
-        if new:
-            logits, features = self._new(images[new], decodes=decodes)
-            for row, i in enumerate(new):
-                fresh[keys[i]] = (
-                    None if logits is None else logits[row],
-                    None if features is None else features[row],
-                )
+        for i, key in enumerate(keys):
+            if key not in self._said and key not in fresh:
+                # One at a time: what it says may differ in the last bit with the patches beside,
+                # and those depend on what is remembered, which a training that goes on has lost.
+                fresh[key] = self._new(images[i : i + 1], decodes=decodes)
         said = [fresh[key] if key in fresh else self._said[key] for key in keys]
         for key, parts in list(fresh.items())[: max(self.most - len(self._said), 0)]:
             self._said[key] = (_kept(parts[0]), _kept(parts[1]))
         return Lesson(*(_together(parts, images) for parts in zip(*said, strict=True)))
 
-    def _new(self, images: Tensor, *, decodes: bool) -> tuple[Tensor | None, Tensor | None]:
-        teacher = self.teacher.to(images.device)
+    def _new(self, image: Tensor, *, decodes: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Return logits and features of an image (1, 1, z, y, x), each where asked for."""
+        teacher = self.teacher.to(image.device)
         logits = None
         if decodes:
-            answer = teacher(images)
+            answer = teacher(image)
             encoded = answer.encoded
             # What is remembered and what is not must be the same to the last bit.
             logits = answer.logits.to(torch.float16)
         elif self.features != "none":
-            encoded = teacher.encode(images)
+            encoded = teacher.encode(image)
         if self.features == "none":
             return logits, None
         if self.features == "codebook":
@@ -113,4 +111,4 @@ def _kept(part: Tensor | None) -> Tensor | None:
 
 def _together(parts: tuple[Tensor | None, ...], like: Tensor) -> Tensor | None:
     rows = [part.to(like.device) for part in parts if part is not None]
-    return torch.stack(rows).to(like.dtype) if rows else None
+    return torch.cat(rows).to(like.dtype) if rows else None

@@ -17,18 +17,21 @@ _THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
 def score_of(
     said: Sequence[NDArray[np.float32]], masks: Sequence[NDArray[np.bool_]]
 ) -> dict[str, float]:
-    """Return mean Dice (the score) and clDice at probability ½, and the best threshold.
+    """Return mean Dice (the score) and clDice at the best threshold, and that threshold.
+
+    The threshold is what the network is used with, so it is also what the best step is chosen at.
 
     Parameters
     ----------
     said, masks
         Probabilities of patches, and their vessels, (z, y, x).
     """
-    pairs = list(zip(said, masks, strict=True))
+    threshold = best_threshold(np.stack(said), np.stack(masks))
+    pairs = [(p > threshold, mask) for p, mask in zip(said, masks, strict=True)]
     return {
-        "score": float(np.mean([dice(p > 0.5, m) for p, m in pairs])),
-        "cldice": float(np.mean([cldice(p > 0.5, m) for p, m in pairs])),
-        "threshold": best_threshold(np.stack(said), np.stack(masks)),
+        "score": float(np.mean([dice(found, mask) for found, mask in pairs])),
+        "cldice": float(np.mean([cldice(found, mask) for found, mask in pairs])),
+        "threshold": threshold,
     }
 
 

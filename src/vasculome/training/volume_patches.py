@@ -157,20 +157,26 @@ class MixedPatches:
 
     def labelled(self, index: int) -> LabelledPatch:
         """Return a patch for training with its vessels."""
-        return self._source(index).labelled(index)
+        source, rank = self._source(index)
+        return source.labelled(rank)
 
     def unlabelled(self, index: int) -> NDArray[np.float32]:
         """Return a patch for training."""
-        return self._source(index).unlabelled(index)
+        source, rank = self._source(index)
+        return source.unlabelled(rank)
 
     def validation(self, index: int) -> LabelledPatch:
         """Return a patch that is never learnt from."""
         return self.often.validation(index)
 
-    def _source(self, index: int) -> PatchSource:
+    def _source(self, index: int) -> tuple[PatchSource, int]:
+        """Return the source of a patch, and how many came from it before.
+
+        With the patch's own number most of what a source can make would never be asked for.
+        """
         # Evenly among each other: after n patches n · part are of the second, rounded down.
         before, after = int(index * self.part_seldom), int((index + 1) * self.part_seldom)
-        return self.seldom if after > before else self.often
+        return (self.seldom, before) if after > before else (self.often, index - before)
 
 
 @dataclass(frozen=True, eq=False)

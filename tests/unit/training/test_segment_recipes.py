@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,6 +34,10 @@ def test_the_score_is_dice_and_the_threshold_the_best():
     perfect = score_of(said, masks)
     assert (perfect["score"], perfect["cldice"]) == (1, 1)
     assert 0.1 <= perfect["threshold"] < 0.9
+    # Too sure of itself or not sure enough: the score is that of the threshold that is kept.
+    unsure = score_of([0.4 * p for p in said], masks)
+    assert (unsure["score"], unsure["cldice"]) == (1, 1)
+    assert 0.04 <= unsure["threshold"] < 0.36
     said[0] = np.zeros_like(said[0])
     assert score_of(said, masks)["score"] == 0.5
     # Only above 0.7 are all who say so right.
@@ -52,15 +57,7 @@ def test_a_student_learns_and_resumes_as_if_nobody_had_disturbed_it(tmp_path):
     )
     plan = Plan(8, 0.02, validate_every=4, checkpoint_every_s=1e9, ahead=0)
     whole, record = train(recipe, plan, folder=tmp_path / "a", seed=1)
-
-    class Dying(StudentRecipe):
-        def loss(self, network, batch, step):
-            if step == 6:
-                raise KeyboardInterrupt
-            return super().loss(network, batch, step)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(Dying(**vars_of(recipe)), plan, folder=tmp_path / "b", seed=1)
+    train_until(6, recipe, plan, tmp_path / "b")
     again, _ = train(recipe, plan, folder=tmp_path / "b", seed=1)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
@@ -68,6 +65,50 @@ def test_a_student_learns_and_resumes_as_if_nobody_had_disturbed_it(tmp_path):
     tensors, _ = read_checkpoint(tmp_path / "a" / CHECKPOINT)
     assert any(name.startswith("last.mean.") for name in tensors)
     assert student_alone(whole).design == DESIGN
+
+
+class Neighbourly(torch.nn.Module):
+    """A teacher whose answers depend, in their last bits, on the patches beside, as of a GPU."""
+
+    design = SimpleNamespace(encoded_width=5, student_width=3)
+
+    def encode(self, x):
+        deepest = x[:, :, :4, :4, :4].expand(-1, 5, -1, -1, -1) * (1 + 1e-6 * len(x))
+        return SimpleNamespace(deepest=deepest)
+
+
+class Repeating(TinyPatches):
+    """Three patches that come again and again."""
+
+    def _patch(self, split, number, index):
+        return super()._patch(split, number, (0, 1, 0, 2, 1, 0, 2, 1)[index % 8])
+
+
+def test_a_taught_student_resumes_as_if_nobody_had_disturbed_it(tmp_path):
+    recipe = StudentRecipe(
+        DESIGN, Repeating((8, 8, 8)), 8, METHODS["fitnets"], Neighbourly(), validation_patches=1
+    )
+    plan = Plan(8, 0.02, validate_every=3, checkpoint_every_s=1e9, ahead=0)
+    whole, _ = train(recipe, plan, folder=tmp_path / "a", seed=1)
+    # It goes on at step 3 with patches 2 and 1; without a break it had been asked 2 alone before.
+    train_until(5, recipe, plan, tmp_path / "b")
+    # Another process has forgotten what the teacher said.
+    again, _ = train(StudentRecipe(**vars_of(recipe)), plan, folder=tmp_path / "b", seed=1)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def train_until(last, recipe, plan, folder):
+    """Train, and die in a step."""
+
+    class Dying(StudentRecipe):
+        def loss(self, network, batch, step):
+            if step == last:
+                raise KeyboardInterrupt
+            return super().loss(network, batch, step)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Dying(**vars_of(recipe)), plan, folder=folder, seed=1)
 
 
 def vars_of(recipe):

@@ -102,3 +102,28 @@ def test_mixed_patches_take_their_part_of_each() -> None:
     assert found.count({5}) == 10
     assert all(found[i : i + 4].count({5}) == 1 for i in range(0, 40, 4))
     assert of_volume(mixed.validation(0)[0]) == {3}
+
+
+class Counting:
+    """Remembers which patches it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def labelled(self, index: int) -> int:
+        self.asked.append(index)
+        return index
+
+    unlabelled = labelled
+
+
+@pytest.mark.parametrize("part", [0.25, 0.3, 0.5])
+def test_mixed_patches_leave_out_none_of_either_source(part: float) -> None:
+    often, seldom = Counting(), Counting()
+    mixed = MixedPatches(often, seldom, part_seldom=part)
+    for i in range(40):
+        mixed.labelled(i)
+    assert seldom.asked == list(range(int(40 * part)))
+    assert often.asked == list(range(40 - int(40 * part)))
+    mixed.unlabelled(3)
+    assert len(often.asked) + len(seldom.asked) == 41
