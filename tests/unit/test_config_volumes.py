@@ -14,7 +14,7 @@ def test_rows_are_read() -> None:
     labelled, bare, tissue, geometry = parse(
         "a.tif\ta.nii.gz\t3,1.625,1.625\t\t0",
         "b.ome.zarr\t\t5,2,2",
-        "planes\t\t5,2,2\tyes",
+        "planes\t\t\tyes",
         "\tvessels.nii.gz\t3,3,3",
     )
     assert labelled.labelled
@@ -33,6 +33,8 @@ def test_rows_are_read() -> None:
         (["a.tif\t\t5,2"], "line 2.*spacing_um"),
         (["a.tif\t\t5,2,0"], "line 2.*spacing_um"),
         (["\t\t5,2,2"], "needs image, label or both"),
+        (["a.tif\t\t"], "line 2.*needs spacing_um"),
+        (["a.tif\t\t5,2,2", "./b/../a.tif\ta.nii\t5,2,2"], "line 3.*twice"),
         (["a.tif\ta.nii\t5,2,2\tyes"], "without a label"),
         (["\ta.nii\t5,2,2\tyes"], "without a label"),
         (["a.tif\t\t5,2,2\t\t1"], "fold is for an image with a label"),
@@ -49,7 +51,7 @@ def test_faults_are_named(rows: list[str], what: str) -> None:
 def test_columns_are_checked() -> None:
     with pytest.raises(UserError, match="unknown column 'mask'"):
         parse_volumes("image\tmask\tspacing_um\na\tb\t1,1,1\n", where="volumes.tsv")
-    with pytest.raises(UserError, match="column 'spacing_um' is missing"):
+    with pytest.raises(UserError, match="line 2.*needs spacing_um"):
         parse_volumes("image\tlabel\na\tb\n", where="volumes.tsv")
 
 

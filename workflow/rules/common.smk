@@ -6,6 +6,7 @@ from vasculome.errors import UserError
 from vasculome.stages.catalog import CATALOG, stages_of
 from vasculome.stages.job import MODELS, Job, check_sample, load_run
 from vasculome.stages.models import training_of, trainings
+from vasculome.stages.teachers import check_segmenters
 
 
 def checked(function, *args, **kwargs):
@@ -25,6 +26,7 @@ WORKERS = 1 if INLINE else CONFIG.compute.workers or workflow.cores or 1
 
 for sample in SAMPLES:
     checked(check_sample, CONFIG, sample, threads=WORKERS)
+checked(check_segmenters, CONFIG)
 
 
 # Snakemake takes an empty pattern for none at all: without names nothing must match.

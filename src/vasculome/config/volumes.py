@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -26,7 +27,9 @@ class TrainingVolume(Settings):
     background: bool = Field(
         False, description="yes: image shows no stained vessels; rendered ones are put into it."
     )
-    spacing_um: ZyxUm = Field(description="Voxel size z,y,x, e.g. 3,1.625,1.625.")
+    spacing_um: ZyxUm | None = Field(
+        None, description="Voxel size z,y,x, e.g. 3,1.625,1.625; a background needs none."
+    )
     channel: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Channel of a TIFF stack that has several, from 0."
     )
@@ -47,6 +50,8 @@ class TrainingVolume(Settings):
             raise ValueError("needs image, label or both")
         if self.background and (self.image is None or self.label is not None):
             raise ValueError("background: yes is for an image without a label")
+        if self.spacing_um is None and not self.background:
+            raise ValueError("needs spacing_um")
         if self.fold is not None and not self.labelled:
             raise ValueError("fold is for an image with a label: others cannot be tested on")
         return self
@@ -70,10 +75,12 @@ def parse_volumes(text: str, *, where: str) -> tuple[TrainingVolume, ...]:
     for number, cells in sheet_rows(text, model=TrainingVolume, what="volume", where=where):
         at = f"{where}, line {number}"
         volume = _parse(cells, where=at)
-        if volume.image is not None and any(other.image == volume.image for other in volumes):
-            raise UserError(
-                f"image {volume.image} is listed twice", where=at, fix="remove one of the rows"
-            )
+        if volume.image is not None:
+            # Under two names a volume would be learnt from and tested on.
+            images = {Path(other.image).resolve() for other in volumes if other.image is not None}
+            if Path(volume.image).resolve() in images:
+                what = f"image {volume.image} is listed twice"
+                raise UserError(what, where=at, fix="remove one of the rows")
         volumes.append(volume)
     labelled = [volume for volume in volumes if volume.labelled]
     given = sum(volume.fold is not None for volume in labelled)

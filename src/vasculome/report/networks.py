@@ -92,17 +92,40 @@ def _count(kept: Mapping[str, Any]) -> str:
 
 def _words(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     seeds = settings["seeds"]
-    text = (
-        f"{_sentence(_KINDS[settings['network']])}, trained on "
-        f"{'rendered vessels' if settings['network'] in _SEGMENTERS else 'simulated movies'} "
-        f"({settings['scene']})."
-    )
+    shown = "rendered vessels" if settings["network"] in _SEGMENTERS else "simulated movies"
+    shown = f"{shown} ({settings['scene']})"
+    volumes = manifest["summary"].get("volumes")
+    if volumes is not None:
+        shown = _volumes_words(volumes, rendered=shown, part=settings["rendered"])
+    text = f"{_sentence(_KINDS[settings['network']])}, trained on {shown}."
     if len(seeds) > 1:
         text += (
             f"\nKept are the weights of seed {manifest['summary']['chosen_seed']}, whose score is "
             "the best of all and so a little too good: the mean over seeds is what to expect."
         )
     return text
+
+
+def _volumes_words(volumes: Mapping[str, Any], *, rendered: str, part: float) -> str:
+    """Return what was learnt from where there is a sheet of volumes, and what was held out."""
+    given = [
+        f"{_volumes_count(len(volumes[role]))} {what}"
+        for role, what in (("labelled", "with labels"), ("unlabelled", "without labels"))
+        if volumes[role]
+    ]
+    if not volumes["labelled"]:
+        given.append(f"{rendered}, which alone have labels and are validated on")
+    elif part:
+        given.append(f"{rendered}, {100 * part:g} % of the patches")
+    text = f"{' and '.join(given)}; volumes are those of {volumes['sheet']}"
+    if volumes["held_out"]:
+        names = ", ".join(row["image"] for row in volumes["held_out"])
+        text += f".\nHeld out and validated on: {names}"
+    return text
+
+
+def _volumes_count(count: int) -> str:
+    return f"{count} volume" + "s" * (count != 1)
 
 
 def _sentence(text: str) -> str:
@@ -130,8 +153,8 @@ def _overview(kept: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]) 
         "Overview",
         "The score is the Jaccard index of bubbles found within a quarter of a wavelength "
         "(bubble_net), the Dice index of the angiogram of all validation movies (stulm) or of "
-        "those pixels (site_finder), or the mean Dice index of validation patches at the best threshold (student, "
-        "teacher): networks of different kinds cannot be compared by it.",
+        "those pixels (site_finder), or the mean Dice index of validation patches at the best "
+        "threshold (student, teacher): networks of different kinds cannot be compared by it.",
         tables=[Table("All networks: mean and standard deviation over seeds", header, rows)],
     )
 

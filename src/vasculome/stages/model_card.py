@@ -40,7 +40,11 @@ def write_model_card(*, config: Mapping[str, Any], model: str) -> None:
             "model": model,
             "version": __version__,
             "content": content,
-            "summary": {"chosen_seed": chosen.seed, "metrics_over_seeds": seeds},
+            "summary": {
+                "chosen_seed": chosen.seed,
+                "metrics_over_seeds": seeds,
+                "volumes": card.get("data", {}).get("volumes"),
+            },
         },
     )
 

@@ -14,9 +14,9 @@ from vasculome.config import ModelConfig, RunConfig, TeacherConfig
 from vasculome.errors import UserError
 from vasculome.stages.digest import code_digest, digest_of
 from vasculome.stages.job import MODELS
+from vasculome.stages.teachers import teacher_path
 from vasculome.stages.volume_sheet import sheet_identity
 from vasculome.storage.shards import file_checksum
-from vasculome.storage.weights import shipped
 
 _CHANGES_NO_RESULT = {
     "seeds",
@@ -91,7 +91,7 @@ class Training:
             return chosen_path(self.results, given)
         if given is None:
             return None
-        return shipped("teacher") if given == "shipped" else Path(given)
+        return teacher_path(given)
 
     def identity(self) -> str:
         """Return a digest of the code, the settings and the seed."""

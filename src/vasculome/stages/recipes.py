@@ -10,6 +10,7 @@ from vasculome.config import (
     BubbleNetConfig,
     ModelConfig,
     MovieTrainingConfig,
+    PatchTrainingConfig,
     SiteFinderConfig,
     StudentConfig,
     StulmConfig,
@@ -21,6 +22,7 @@ from vasculome.models.build import build
 from vasculome.models.site_finder import SiteFinder, SiteFinderDesign
 from vasculome.models.stulm import TIME_STRIDE, StulmDesign
 from vasculome.stages.segment_recipes import student_recipe, teacher_recipe, vessel_scene_of
+from vasculome.stages.volume_sheet import roles_of, volumes_card
 from vasculome.storage.weights import fill, read_weights
 from vasculome.training import scenes
 from vasculome.training.bubble_recipe import BubbleRecipe
@@ -28,6 +30,7 @@ from vasculome.training.loop import Plan, Recipe
 from vasculome.training.scenes import UlmScene
 from vasculome.training.site_recipe import SiteRecipe
 from vasculome.training.stulm_recipe import Sparsify, StulmRecipe
+from vasculome.training.vessel_scenes import VesselScene
 
 _DENSE_FRAMES, _DENSE_PX = 128, 4
 """What frames and pixels of dense movies are multiples of."""
@@ -52,7 +55,22 @@ def data_of(settings: ModelConfig) -> dict[str, Any]:
         data = {"scene": settings.scene, "movie_seed": settings.movie_seed, **asdict(movies)}
         return {"data": data, "spacing_wavelengths": list(movies.spacing)}
     patches = vessel_scene_of(settings)
-    return {"data": {"scene": settings.scene, "patch_seed": settings.patch_seed, **asdict(patches)}}
+    data = {"scene": settings.scene, "patch_seed": settings.patch_seed, **asdict(patches)}
+    if settings.volumes is not None:
+        data |= {"volumes": volumes_card(settings), **_voxel_sizes(settings, patches)}
+    return {"data": data}
+
+
+def _voxel_sizes(settings: PatchTrainingConfig, scene: VesselScene) -> dict[str, Any]:
+    """Return the voxels of all that is shown: of users' volumes, and of rendered patches if any."""
+    roles = roles_of(settings)
+    rows = [*roles.labelled, *roles.unlabelled]
+    across = [size for row in rows for size in row.spacing_um[1:]]
+    along = [row.spacing_um[0] for row in rows]
+    if settings.rendered > 0 or not roles.labelled:
+        across += scene.spacing_um
+        along += [scene.most_spacing_um]
+    return {"spacing_um": [min(across), max(across)], "most_spacing_um": max(along)}
 
 
 def plan_of(settings: ModelConfig) -> Plan:

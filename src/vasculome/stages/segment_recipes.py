@@ -10,13 +10,9 @@ from vasculome.errors import UserError
 from vasculome.models.build import build
 from vasculome.models.student import StudentDesign
 from vasculome.models.teacher import STRIDE, Teacher, TeacherDesign
-from vasculome.stages.training_volumes import (
-    given_patches,
-    images_among,
-    rendering_sources,
-    unlabelled_patches,
-)
-from vasculome.stages.volume_sheet import read_sheet
+from vasculome.stages.teachers import check_teachers_card
+from vasculome.stages.training_volumes import given_patches, rendering_sources
+from vasculome.stages.volume_sheet import roles_of
 from vasculome.storage.weights import card_path, fill, read_weights
 from vasculome.training import vessel_scenes
 from vasculome.training.distill import METHODS
@@ -51,15 +47,7 @@ def student_recipe(settings: StudentConfig, *, where: str, teacher: Path | None)
         if teacher is None:
             raise ValueError("the weights of the teacher are needed")
         _check_teachers_size(settings, where=where)
-        taught_by = read_teacher(teacher, where=where)
-        codes = taught_by.design.student_width
-        if method.features == "codebook" and codes != design.widths[-1]:
-            raise UserError(
-                f"its codes have {codes} channels, the student's deepest level {design.widths[-1]}",
-                where=teacher,
-                fix=f"set the last of {where}.widths, or train a teacher with another "
-                "student_width",
-            )
+        taught_by = read_teacher(teacher, settings, where=where)
     return StudentRecipe(
         design,
         patches_of(settings),
@@ -98,21 +86,16 @@ def teacher_recipe(settings: TeacherConfig, *, where: str) -> TeacherRecipe:
     )
 
 
-def read_teacher(path: Path, *, where: str) -> Teacher:
-    """Return a teacher from its weights.
+def read_teacher(path: Path, student: StudentConfig, *, where: str) -> Teacher:
+    """Return the teacher of a student from its weights.
 
     Raises
     ------
     UserError
-        They are missing, damaged or of another network, or it has never seen labels.
+        They are missing, damaged or of another network, or it cannot teach this student.
     """
     tensors, card = read_weights(path)
-    if card["architecture"] != "teacher":
-        raise UserError(
-            f"are weights of a network {card['architecture']}, not of a teacher",
-            where=path,
-            fix=f"give {where}.teacher others",
-        )
+    check_teachers_card(student, path, card, where=where)
     try:
         network = build(card["architecture"], card["arguments"])
     except ValueError as error:
@@ -150,26 +133,19 @@ def patches_of(settings: PatchTrainingConfig) -> PatchSource:
     )
     if settings.volumes is None:
         return rendered
-    rows = read_sheet(Path(settings.volumes))
-    rendered = replace(rendered, sources=rendering_sources(rows))
-    shape, seed, upper = rendered.scene.shape, settings.patch_seed, settings.upper_percent
-    if any(row.labelled for row in rows):
-        given = given_patches(
-            rows,
-            shape=shape,
-            seed=seed,
-            where=settings.volumes,
-            fold=settings.fold,
-            upper_percent=upper,
-        )
-        return MixedPatches(given, rendered, settings.rendered) if settings.rendered else given
-    if settings.fold is not None:
-        what = "has no volumes with labels, and so no folds"
-        raise UserError(what, where=settings.volumes, fix="leave folds out, or add labels")
-    if not images_among(rows):
+    roles = roles_of(settings)
+    rendered = replace(rendered, sources=rendering_sources(roles))
+    if not roles.labelled and not roles.unlabelled:
         return rendered
-    volumes = unlabelled_patches(rows, shape=shape, seed=seed, upper_percent=upper)
-    return AdaptedPatches(rendered, volumes)
+    given = given_patches(
+        roles,
+        shape=rendered.scene.shape,
+        seed=settings.patch_seed,
+        upper_percent=settings.upper_percent,
+    )
+    if not roles.labelled:
+        return AdaptedPatches(rendered, given)
+    return MixedPatches(given, rendered, settings.rendered) if settings.rendered else given
 
 
 def _check_teachers_size(settings: PatchTrainingConfig, *, where: str) -> None:

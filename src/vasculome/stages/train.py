@@ -20,7 +20,7 @@ from vasculome.stages.models import Training, training_of
 from vasculome.stages.recipes import data_of, plan_of, recipe_of
 from vasculome.storage.ledger import Lease
 from vasculome.storage.shards import write_json_atomic
-from vasculome.storage.weights import write_weights
+from vasculome.storage.weights import read_card, write_weights
 from vasculome.training.loop import Recipe, Record, train
 from vasculome.training.student_recipe import student_alone
 
@@ -74,11 +74,22 @@ def card_of(training: Training, network: nn.Module, record: Record) -> dict[str,
         "architecture": settings.network,
         "arguments": design,
         **data_of(settings),
+        **_teacher_of(training),
         "command": f"snakemake models, with models.{training.name} as in settings",
         "settings": settings.model_dump(mode="json", exclude={"seeds"}),
         "seed": training.seed,
         "metrics": _summary(network, record)["metrics"],
     }
+
+
+def _teacher_of(training: Training) -> dict[str, Any]:
+    """Return what a card tells of the teacher, if there is one."""
+    path = training.teacher
+    return (
+        {}
+        if path is None
+        else {"teacher": {"path": str(path), "sha256": read_card(path)["sha256"]}}
+    )
 
 
 def _trained(

@@ -15,7 +15,7 @@ from vasculome.geometry import Box
 from vasculome.readers.nifti import is_nifti, read_nifti
 from vasculome.readers.tiff_volume import TIFF_SUFFIXES, open_planes, open_stack
 from vasculome.readers.voxel_spacing import check_spacing
-from vasculome.stages.volume_sheet import held_out_rows
+from vasculome.stages.volume_sheet import Roles
 from vasculome.storage.omezarr import open_image
 from vasculome.training.vessel_sources import LabelVolume, Sources, background_of
 from vasculome.training.volume_patches import GivenVolume, Shape, VolumePatches
@@ -23,75 +23,49 @@ from vasculome.vessels.normalize import intensity_histogram, intensity_range, re
 
 
 def given_patches(
-    volumes: Sequence[TrainingVolume],
-    *,
-    shape: Shape,
-    seed: int,
-    where: str,
-    fold: tuple[int, int] | None = None,
-    upper_percent: float = 95.0,
+    roles: Roles, *, shape: Shape, seed: int, upper_percent: float = 95.0
 ) -> VolumePatches:
-    """Read images and labels, and return the patches of one fold.
+    """Read images and labels, and return their patches.
 
     Parameters
     ----------
-    volumes
-        Rows of the sheet; those without an image, and backgrounds, are passed over.
+    roles
+        What is learnt from, and what is held out.
     shape, seed
         Of the patches.
-    where
-        The sheet, for errors.
-    fold
-        Which fold is held out, of how many; None: one volume of five, or of as many as there are.
     upper_percent
         Percentile of a volume's intensities that becomes 1.
 
     Raises
     ------
     UserError
-        A file cannot be read, an image and its label differ in shape, a label marks nothing or all,
-        there are too few volumes with labels for the folds.
+        A file cannot be read, an image and its label differ in shape, a label marks nothing or all.
     """
-    held_out = held_out_rows(volumes, fold=fold, where=where)
-    training, validating = [], []
-    for row in images_among(volumes):
-        given = read_given(row, upper_percent=upper_percent)
-        (validating if row in held_out else training).append(given)
-    return VolumePatches(tuple(training), tuple(validating), shape, seed)
+    training, validating = (
+        tuple(read_given(row, upper_percent=upper_percent) for row in rows)
+        for rows in ((*roles.labelled, *roles.unlabelled), roles.held_out)
+    )
+    return VolumePatches(training, validating, shape, seed)
 
 
-def unlabelled_patches(
-    volumes: Sequence[TrainingVolume], *, shape: Shape, seed: int, upper_percent: float = 95.0
-) -> VolumePatches:
-    """Read images that have no labels; parameters and errors as of `given_patches`."""
-    read = [read_given(row, upper_percent=upper_percent) for row in images_among(volumes)]
-    return VolumePatches(tuple(read), (), shape, seed)
-
-
-def images_among(volumes: Sequence[TrainingVolume]) -> list[TrainingVolume]:
-    """Return the rows that patches are cut from."""
-    return [row for row in volumes if row.image is not None and not row.background]
-
-
-def rendering_sources(volumes: Sequence[TrainingVolume]) -> Sources:
-    """Read the labels without an image, whose vessels are rendered, and the backgrounds.
+def rendering_sources(roles: Roles) -> Sources:
+    """Read the labels whose vessels are rendered, and the backgrounds.
 
     Raises
     ------
     UserError
         A file cannot be read, a label marks nothing or all, half of a background is dark.
     """
-    labels, backgrounds = [], []
-    for row in volumes:
-        if row.image is None and row.label is not None:
-            labels.append(LabelVolume(_read_mask(Path(row.label), row), row.spacing_um))
-        elif row.background and row.image is not None:
-            image = _read(Path(row.image), row)
-            try:
-                backgrounds.append(background_of(image))
-            except ValueError as error:
-                fix = "crop it to the tissue"
-                raise UserError(str(error), where=Path(row.image), fix=fix) from None
+    labels = [
+        LabelVolume(_read_mask(Path(str(row.label)), row), row.spacing_um) for row in roles.vessels
+    ]
+    backgrounds = []
+    for row in roles.backgrounds:
+        path = Path(str(row.image))
+        try:
+            backgrounds.append(background_of(_read(path, row)))
+        except ValueError as error:
+            raise UserError(str(error), where=path, fix="crop it to the tissue") from None
     return Sources(tuple(labels), tuple(backgrounds))
 
 

@@ -1,14 +1,16 @@
-"""The sheet of users' volumes, and what identifies it and its files; light, reads no voxels."""
+"""The sheet of users' volumes: what identifies it, and what each row is for; reads no voxels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vasculome.config import TrainingVolume, parse_volumes
+from vasculome.config import PatchTrainingConfig, TrainingVolume, parse_volumes
 from vasculome.errors import UserError
 from vasculome.readers.files import fingerprint, unreadable
 
@@ -36,6 +38,99 @@ def sheet_identity(sheet: Path) -> str:
         return fingerprint(files, detail="\n".join(row.model_dump_json() for row in rows))
     except UserError:
         return "cannot be read"
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What each row of a sheet is for.
+
+    Attributes
+    ----------
+    held_out
+        Image and label, validated on.
+    labelled, unlabelled
+        Images that are learnt from, with labels and without.
+    vessels, backgrounds
+        What patches are rendered with: labels without an image, and images without vessels.
+    """
+
+    held_out: tuple[TrainingVolume, ...] = ()
+    labelled: tuple[TrainingVolume, ...] = ()
+    unlabelled: tuple[TrainingVolume, ...] = ()
+    vessels: tuple[TrainingVolume, ...] = ()
+    backgrounds: tuple[TrainingVolume, ...] = ()
+
+
+def roles_of(settings: PatchTrainingConfig) -> Roles:
+    """Return what the rows of the sheet are for; all empty without a sheet.
+
+    What patches are rendered with is left out where none are, and the label of a volume that is
+    held out is no geometry to learn from.
+
+    Raises
+    ------
+    UserError
+        As `read_sheet` and `held_out_rows`.
+    """
+    if settings.volumes is None:
+        return Roles()
+    rows = read_sheet(Path(settings.volumes))
+    held_out = held_out_rows(rows, fold=settings.fold, where=settings.volumes)
+    tested = _resolved(row.label for row in held_out)
+    labelled = tuple(row for row in rows if row.labelled and row not in held_out)
+    images = [row for row in rows if row.image is not None and row.label is None]
+    renders = settings.rendered > 0 or not labelled
+    return Roles(
+        held_out,
+        labelled,
+        tuple(row for row in images if not row.background),
+        tuple(
+            row
+            for row in rows
+            if renders and row.image is None and not _resolved([row.label]) & tested
+        ),
+        tuple(row for row in images if renders and row.background),
+    )
+
+
+def volumes_card(settings: PatchTrainingConfig) -> dict[str, Any]:
+    """Return what a card tells of a sheet and its files; raises as `roles_of`."""
+    roles = roles_of(settings)
+    assert settings.volumes is not None
+    rows = {
+        field.name: [
+            row.model_dump(mode="json", exclude_none=True, exclude={"background", "fold"})
+            for row in getattr(roles, field.name)
+        ]
+        for field in fields(roles)
+    }
+    learnt = {"learnt_from": sorted(map(str, files_learnt(roles)))}
+    return (
+        {"sheet": settings.volumes, "digest": sheet_identity(Path(settings.volumes))}
+        | rows
+        | learnt
+    )
+
+
+def files_learnt(roles: Roles) -> set[Path]:
+    """Return the files whose vessels are learnt from."""
+    images = [row.image for row in (*roles.labelled, *roles.unlabelled)]
+    return _resolved([*images, *(row.label for row in roles.vessels)])
+
+
+def files_tested(roles: Roles) -> set[Path]:
+    """Return the files that are validated on."""
+    return _resolved(name for row in roles.held_out for name in (row.image, row.label))
+
+
+def files_of(roles: Roles) -> list[Path]:
+    """Return all files that a training reads."""
+    rows = [row for field in fields(roles) for row in getattr(roles, field.name)]
+    return [Path(name) for row in rows for name in (row.image, row.label) if name is not None]
+
+
+def _resolved(names: Iterable[str | None]) -> set[Path]:
+    return {Path(name).resolve() for name in names if name is not None}
 
 
 def held_out_rows(

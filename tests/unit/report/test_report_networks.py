@@ -115,3 +115,23 @@ def test_every_kind_of_network_has_its_words(folder, network):
     models = parse_config({"models": settings}, where="").model_dump(mode="json")["models"]
     write_models_report(folder, models=models, out=folder / "report.html")
     assert "trained on simulated movies (broad_2d)" in (folder / "report.html").read_text("utf-8")
+
+
+def test_the_page_tells_what_volumes_were_learnt_from(folder):
+    manifest = json.loads((folder / "finder/manifest.json").read_text())
+    rows = [{"image": "a.tif"}, {"image": "b.tif"}, {"image": "c.tif"}]
+    volumes = {"sheet": "v.tsv", "labelled": rows[:2], "unlabelled": [], "held_out": rows[2:]}
+    manifest["summary"]["volumes"] = volumes
+    (folder / "finder/manifest.json").write_text(json.dumps(manifest))
+    settings = {"network": "student", "seeds": [0, 7], "volumes": "v.tsv", "rendered": 0.25}
+    models = parse_config({"models": {"finder": settings}}, where="").model_dump(mode="json")
+    write_models_report(folder, models=models["models"], out=folder / "report.html")
+    page = (folder / "report.html").read_text()
+    assert "2 volumes with labels and rendered vessels (broad), 25 % of the patches" in page
+    assert "those of v.tsv" in page and "Held out and validated on: c.tif" in page
+    volumes |= {"labelled": [], "unlabelled": rows[:1], "held_out": []}
+    (folder / "finder/manifest.json").write_text(json.dumps(manifest))
+    write_models_report(folder, models=models["models"], out=folder / "report.html")
+    page = (folder / "report.html").read_text()
+    assert "1 volume without labels and rendered vessels (broad), which alone have labels" in page
+    assert "Held out" not in page

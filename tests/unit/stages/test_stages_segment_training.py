@@ -126,6 +126,9 @@ def test_every_setting_reaches_student_and_teacher(teachers):
     plan = plan_of(settings)
     assert (plan.restart, plan.decay_to, plan.makers) == ((5, 2e-5), 0.5, 3)
     assert data_of(settings)["data"]["patch_seed"] == 0
+    # Nothing begins again where nothing came before.
+    alone = plan_of(settings.model_copy(update={"pretrain_steps": 0, "learning_rate": 3e-4}))
+    assert alone.restart is None and alone.rate(0) == pytest.approx(3e-4)
 
 
 def test_defaults_are_the_papers():
@@ -159,7 +162,8 @@ def test_a_student_depends_on_its_teacher(tmp_path, teachers):
 
 
 def test_a_teacher_comes_back_from_its_file(teachers):
-    teacher = read_teacher(teachers / "good.safetensors", where="models.a")
+    student = StudentConfig(network="student", widths=(2, 4), method="vpbsd", teacher="t")
+    teacher = read_teacher(teachers / "good.safetensors", student, where="models.a")
     assert teacher.design == DESIGN and teacher.fine_tuned and not teacher.training
     kept = load_file(teachers / "good.safetensors")
     assert all(torch.equal(v, kept[k]) for k, v in teacher.state_dict().items())
@@ -190,7 +194,7 @@ def test_weights_of_another_network_are_no_teacher(tmp_path):
     card = {"name": "s", "architecture": "student", "arguments": asdict(design)}
     write_weights(path, build("student", asdict(design)).state_dict(), card)
     with pytest.raises(UserError, match="network student, not of a teacher"):
-        read_teacher(path, where="models.a")
+        read_teacher(path, StudentConfig(network="student"), where="models.a")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,14 @@ from vasculome.stages.training_volumes import (
     read_given,
     rendering_sources,
 )
-from vasculome.stages.volume_sheet import folds_of, held_out_rows, read_sheet, sheet_identity
+from vasculome.stages.volume_sheet import (
+    Roles,
+    folds_of,
+    held_out_rows,
+    read_sheet,
+    roles_of,
+    sheet_identity,
+)
 from vasculome.storage.omezarr import ImageSpec, create_image
 from vasculome.training.patch_source import RenderedPatches
 from vasculome.training.volume_patches import AdaptedPatches, MixedPatches, VolumePatches
@@ -104,11 +111,21 @@ def sheet_of(tmp_path: Path, n_labelled: int, *, folds: list[int] | None = None)
     return tmp_path / "volumes.tsv"
 
 
+def settings_of(sheet: Path, **changes: object) -> StudentConfig:
+    return StudentConfig.model_validate(
+        {"network": "student", "volumes": str(sheet), "patch_voxels": 16} | changes
+    )
+
+
+def given(sheet: Path, *, seed: int = 0, **changes: object) -> VolumePatches:
+    return given_patches(roles_of(settings_of(sheet, **changes)), shape=(8,) * 3, seed=seed)
+
+
 def test_each_fold_holds_out_volumes_that_others_learn_from(tmp_path: Path) -> None:
-    rows = read_sheet(sheet_of(tmp_path, 5))
+    sheet = sheet_of(tmp_path, 5)
     held = []
     for fold in range(3):
-        source = given_patches(rows, shape=(8,) * 3, seed=0, where="v.tsv", fold=(fold, 3))
+        source = given(sheet, fold=(fold, 3))
         assert len(source.training) + len(source.validating) == 6
         aside = [volume.image.tobytes() for volume in source.validating]
         assert not {v.image.tobytes() for v in source.training} & set(aside)
@@ -132,36 +149,65 @@ def test_what_is_held_out_does_not_depend_on_who_asks(tmp_path: Path) -> None:
         aside = held_out_rows(rows, fold=fold, where="")
         expected = [read_given(row).image.tobytes() for row in aside]
         for seed in range(4):
-            source = given_patches(rows, shape=(8,) * 3, seed=seed, where="", fold=fold)
+            source = given(sheet, seed=seed, fold=fold)
             assert [volume.image.tobytes() for volume in source.validating] == expected
 
 
 def test_folds_of_the_sheet_are_followed(tmp_path: Path) -> None:
-    rows = read_sheet(sheet_of(tmp_path, 3, folds=[1, 0, 1]))
-    source = given_patches(rows, shape=(8,) * 3, seed=0, where="v.tsv", fold=(0, 2))
-    only = read_given(rows[1])
+    sheet = sheet_of(tmp_path, 3, folds=[1, 0, 1])
+    source = given(sheet, fold=(0, 2))
+    only = read_given(read_sheet(sheet)[1])
     assert [v.image.tobytes() for v in source.validating] == [only.image.tobytes()]
     with pytest.raises(UserError, match="fold 2 of 3"):
-        given_patches(rows, shape=(8,) * 3, seed=0, where="v.tsv", fold=(2, 3))
+        given(sheet, fold=(2, 3))
 
 
 def test_without_folds_some_volume_is_held_out(tmp_path: Path) -> None:
-    rows = read_sheet(sheet_of(tmp_path, 2))
-    source = given_patches(rows, shape=(8,) * 3, seed=0, where="v.tsv")
+    sheet = sheet_of(tmp_path, 2)
+    source = given(sheet)
     assert (len(source.training), len(source.validating)) == (2, 1)
     with pytest.raises(UserError, match="too few for 5 folds"):
-        given_patches(rows, shape=(8,) * 3, seed=0, where="v.tsv", fold=(0, 5))
+        given(sheet, fold=(0, 5))
     with pytest.raises(UserError, match="has 1 volumes"):
-        given_patches(rows[1:], shape=(8,) * 3, seed=0, where="v.tsv")
+        given(sheet_of(tmp_path, 1))
 
 
 def test_labels_alone_and_backgrounds_are_for_rendering(tmp_path: Path) -> None:
-    sources = rendering_sources(read_sheet(sheet_of(tmp_path, 2)))
+    sheet = sheet_of(tmp_path, 2)
+    # Its label is a volume's own, too: a file of its own is asked for.
+    other = write_nifti(tmp_path / "vessels.nii.gz", label())
+    sheet.write_text(sheet.read_text().replace(f"\n\t{tmp_path}/label.nii.gz", f"\n\t{other}"))
+    sources = rendering_sources(roles_of(settings_of(sheet)))
     (geometry,) = sources.labels
     np.testing.assert_array_equal(geometry.mask, label() > 0)
     assert geometry.spacing_um == (3.0, 3.0, 3.0)
     (tissue,) = sources.backgrounds
     assert tissue.middle == np.median(image(9))
+    nothing = rendering_sources(roles_of(settings_of(sheet, rendered=0.0)))
+    assert not nothing.labels
+    assert not nothing.backgrounds
+
+
+def test_the_label_of_a_volume_that_is_held_out_is_no_geometry(tmp_path: Path) -> None:
+    sheet = sheet_of(tmp_path, 2)
+    lines = sheet.read_text().splitlines()
+    own = write_nifti(tmp_path / "own.nii.gz", label())
+    (tmp_path / "same.nii.gz").symlink_to(own)
+    lines[2] = lines[2].replace(f"{tmp_path}/label.nii.gz", str(own))
+    lines[4] = lines[4].replace(f"{tmp_path}/label.nii.gz", f"{tmp_path}/same.nii.gz")
+    sheet.write_text("\n".join(lines))
+    held_out = [roles_of(settings_of(sheet, fold=(k, 2))).held_out[0].label for k in (0, 1)]
+    rendered = [len(roles_of(settings_of(sheet, fold=(k, 2))).vessels) for k in (0, 1)]
+    assert rendered == [0 if name == str(own) else 1 for name in held_out]
+    assert sorted(rendered) == [0, 1]
+
+
+def test_a_volume_under_two_names_is_refused(tmp_path: Path) -> None:
+    sheet = sheet_of(tmp_path, 2)
+    (tmp_path / "other.tif").symlink_to(tmp_path / "v0.tif")
+    sheet.write_text(sheet.read_text() + f"\n{tmp_path}/other.tif\t\t3,1.5,1.5\t\t")
+    with pytest.raises(UserError, match=r"line 7.*other\.tif is listed twice"):
+        read_sheet(sheet)
 
 
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
@@ -195,7 +241,7 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
             read_given(row(**cells))
     dark = row(image=str(tmp_path / "empty.tif"), background=True)
     with pytest.raises(UserError, match="dark"):
-        rendering_sources([dark])
+        rendering_sources(Roles(backgrounds=(dark,)))
     with pytest.raises(UserError, match="does not exist"):
         read_sheet(tmp_path / "no.tsv")
 
@@ -215,9 +261,9 @@ def test_the_identity_follows_rows_and_files(tmp_path: Path) -> None:
 
 def test_recipes_learn_from_what_the_sheet_offers(tmp_path: Path) -> None:
     sheet = sheet_of(tmp_path, 2)
-    settings = StudentConfig(
-        network="student", volumes=str(sheet), patch_voxels=16, rendered=0.5, steps=10
-    )
+    other = write_nifti(tmp_path / "vessels.nii.gz", label())
+    sheet.write_text(sheet.read_text().replace(f"\n\t{tmp_path}/label.nii.gz", f"\n\t{other}"))
+    settings = settings_of(sheet, rendered=0.5, steps=10)
     mixed = patches_of(settings)
     assert isinstance(mixed, MixedPatches)
     assert mixed.labelled(0)[0].shape == (16, 16, 16)
