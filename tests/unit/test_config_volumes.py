@@ -51,7 +51,7 @@ def test_faults_are_named(rows: list[str], what: str) -> None:
 def test_columns_are_checked() -> None:
     with pytest.raises(UserError, match="unknown column 'mask'"):
         parse_volumes("image\tmask\tspacing_um\na\tb\t1,1,1\n", where="volumes.tsv")
-    with pytest.raises(UserError, match="line 2.*needs spacing_um"):
+    with pytest.raises(UserError, match=r"line 2.*needs spacing_um"):
         parse_volumes("image\tlabel\na\tb\n", where="volumes.tsv")
 
 

@@ -7,6 +7,7 @@ from vasculome.stages.catalog import CATALOG, stages_of
 from vasculome.stages.job import MODELS, Job, check_sample, load_run
 from vasculome.stages.models import training_of, trainings
 from vasculome.stages.teachers import check_segmenters
+from vasculome.stages.volume_files import memory_mb
 
 
 def checked(function, *args, **kwargs):

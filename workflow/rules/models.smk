@@ -19,9 +19,7 @@ rule train_model:
         f"{RESULTS}/benchmarks/{MODELS}/{{model}}/seed-{{seed}}.tsv"
     threads: lambda wildcards: settings_of_model(wildcards).threads
     resources:
-        mem_mb=lambda wildcards, attempt: int(
-            1000 * attempt * settings_of_model(wildcards).memory_gb
-        ),
+        mem_mb=lambda wildcards, attempt: attempt * checked(memory_mb, settings_of_model(wildcards)),
         runtime=1440,
         gpu=lambda wildcards: int(settings_of_model(wildcards).device == "cuda"),
     params:

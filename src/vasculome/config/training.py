@@ -29,7 +29,9 @@ class TrainingConfig(Settings):
     )
     threads: PositiveInt = Field(2, description="Processor threads of torch.")
     memory_gb: PositiveFloat = Field(
-        4.0, description="Memory that the job asks for, more at each attempt."
+        4.0,
+        description="Memory that the job asks for beside that of your own volumes, more at each "
+        "attempt.",
     )
 
     @model_validator(mode="after")

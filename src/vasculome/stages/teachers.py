@@ -10,8 +10,8 @@ from typing import Any
 from vasculome.config import PatchTrainingConfig, RunConfig, StudentConfig, TeacherConfig
 from vasculome.config.segment_models import WITH_CODES
 from vasculome.errors import UserError
-from vasculome.readers.files import file_state
-from vasculome.stages.volume_sheet import files_learnt, files_of, files_tested, roles_of
+from vasculome.stages.volume_files import volumes_bytes
+from vasculome.stages.volume_sheet import files_learnt, files_tested, roles_of
 from vasculome.storage.weights import check_weights, shipped
 
 
@@ -42,8 +42,7 @@ def check_segmenters(config: RunConfig) -> None:
     for name, settings in config.models.items():
         where = f"config: models.{name}"
         if isinstance(settings, PatchTrainingConfig):
-            for path in files_of(roles_of(settings)):
-                file_state(path)
+            volumes_bytes(roles_of(settings))  # It opens all files.
         if not isinstance(settings, StudentConfig) or settings.teacher is None:
             continue
         entry = config.models.get(settings.teacher)

@@ -18,6 +18,7 @@ from vasculome.errors import UserError
 from vasculome.stages.job import load_run
 from vasculome.stages.models import Training, training_of
 from vasculome.stages.recipes import data_of, plan_of, recipe_of
+from vasculome.stages.volume_files import memory_mb
 from vasculome.storage.ledger import Lease
 from vasculome.storage.shards import write_json_atomic
 from vasculome.storage.weights import read_card, write_weights
@@ -43,7 +44,7 @@ def train_model(*, config: Mapping[str, Any], model: str, seed: int) -> None:
     pin_threads(settings.threads)
     device = pick_device(settings.device)
     recipe = recipe_of(settings, where=where, teacher=training.teacher)
-    log.info("training %s from seed %d on %s", model, seed, device)
+    log.info("training %s from seed %d on %s, in %d MB", model, seed, device, memory_mb(settings))
     with Lease(training.manifest_path):
         learnt, record = _trained(training, recipe, device=device, where=where)
         network = student_alone(learnt)

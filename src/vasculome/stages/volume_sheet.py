@@ -123,12 +123,6 @@ def files_tested(roles: Roles) -> set[Path]:
     return _resolved(name for row in roles.held_out for name in (row.image, row.label))
 
 
-def files_of(roles: Roles) -> list[Path]:
-    """Return all files that a training reads."""
-    rows = [row for field in fields(roles) for row in getattr(roles, field.name)]
-    return [Path(name) for row in rows for name in (row.image, row.label) if name is not None]
-
-
 def _resolved(names: Iterable[str | None]) -> set[Path]:
     return {Path(name).resolve() for name in names if name is not None}
 

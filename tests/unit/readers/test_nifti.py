@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vasculome.errors import UserError
-from vasculome.readers.nifti import is_nifti, read_nifti
+from vasculome.readers.nifti import is_nifti, read_nifti, read_nifti_header
 
 CODES = {"u1": 2, "i2": 4, "i4": 8, "f4": 16, "f8": 64, "u2": 512}
 
@@ -21,16 +21,27 @@ def nifti_bytes(
     intercept: float = 0.0,
     offset: int = 352,
     magic: bytes = b"n+1\0",
+    told_offset: float | None = None,
+    told_shape: tuple[int, ...] | None = None,
+    sform: np.ndarray | None = None,
+    qform: tuple[float, ...] | None = None,
 ) -> bytes:
     """Return a NIfTI-1 file of voxels (…, z, y, x), by the standard (Cox et al. 2004)."""
-    shape = voxels.shape[::-1]
+    shape = told_shape or voxels.shape[::-1]
     header = bytearray(offset)
     struct.pack_into(f"{order}i", header, 0, 348)
     struct.pack_into(f"{order}8h", header, 40, len(shape), *shape, *[1] * (7 - len(shape)))
     code = CODES[voxels.dtype.str[1:]]
     struct.pack_into(f"{order}2h", header, 70, code, 8 * voxels.dtype.itemsize)
     struct.pack_into(f"{order}4f", header, 76, 1.0, *spacing)
-    struct.pack_into(f"{order}3f", header, 108, offset, slope, intercept)
+    begin = offset if told_offset is None else told_offset
+    struct.pack_into(f"{order}3f", header, 108, begin, slope, intercept)
+    if sform is not None:
+        struct.pack_into(f"{order}h", header, 254, 1)
+        struct.pack_into(f"{order}12f", header, 280, *np.ravel(sform))
+    if qform is not None:
+        struct.pack_into(f"{order}h", header, 252, 1)
+        struct.pack_into(f"{order}6f", header, 256, *qform)
     header[123] = units
     header[344:348] = magic
     return bytes(header) + voxels.astype(voxels.dtype.newbyteorder(order)).tobytes()
@@ -81,7 +92,12 @@ def test_one_time_and_one_channel_are_a_volume(tmp_path: Path) -> None:
         (b"", "is no NIfTI-1 volume"),
         (b"\0" * 400, "is no NIfTI-1 volume"),
         (nifti_bytes(volume(), magic=b"ni1\0"), "in another file"),
-        (nifti_bytes(volume())[:-1], "ends after 47 of 48 bytes"),
+        (nifti_bytes(volume())[:-1], r"damaged \(it is too short for the 4 × 3 × 2 voxels"),
+        (nifti_bytes(volume(), told_shape=(32767,) * 3), "too short for the 32767 × 32767"),
+        (nifti_bytes(volume(), told_offset=np.nan), "said to begin at nan"),
+        (nifti_bytes(volume(), told_offset=np.inf), "said to begin at inf"),
+        (nifti_bytes(volume(), told_offset=-400), "said to begin at -400"),
+        (nifti_bytes(volume(), told_offset=1e30), r"said to begin at 1e\+30"),
         (nifti_bytes(np.stack([volume()] * 2)), "4 × 3 × 2 × 2"),
         (nifti_bytes(volume()[0]), "4 × 3 where one volume"),
         (nifti_bytes(volume())[:70] + b"\x80\0" + nifti_bytes(volume())[72:], "code 128"),
@@ -105,3 +121,31 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
         read_nifti(spoilt)
     with pytest.raises(UserError, match="does not exist"):
         read_nifti(tmp_path / "none.nii")
+
+
+def test_packed_volumes_that_end_early_are_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "v.nii.gz"
+    with pytest.raises(UserError, match="ends after 47 of 48 bytes"):
+        read_nifti(written(path, nifti_bytes(volume())[:-1]))
+    with pytest.raises(UserError, match="too short for the 32767"):
+        read_nifti(written(path, nifti_bytes(volume(), told_shape=(32767,) * 3)))
+
+
+def test_a_millimetre_is_no_size_of_voxels(tmp_path: Path) -> None:
+    # What programs write that were told none.
+    unset = nifti_bytes(volume(), spacing=(1.0, 1.0, 1.0), units=2)
+    assert read_nifti_header(written(tmp_path / "v.nii", unset)).spacing_um is None
+    flat = nifti_bytes(volume(), spacing=(1.0, 1.0, 2.0), units=2)
+    assert read_nifti_header(written(tmp_path / "w.nii", flat)).spacing_um == (2e3, 1e3, 1e3)
+
+
+def test_where_voxels_lie_is_told_by_matrix_or_quaternion(tmp_path: Path) -> None:
+    rows = np.array([[0, -2, 0, 5], [1.5, 0, 0, 6], [0, 0, 3, 7.0]])
+    by_matrix = nifti_bytes(volume(), sform=rows)
+    found = read_nifti_header(written(tmp_path / "s.nii", by_matrix)).affine
+    np.testing.assert_allclose(found, rows)
+    # A quarter turn about z, from x to y: cos 45° + k sin 45°.
+    by_turn = nifti_bytes(volume(), qform=(0, 0, np.sin(np.pi / 4), 5, 6, 7))
+    found = read_nifti_header(written(tmp_path / "q.nii", by_turn)).affine
+    np.testing.assert_allclose(found, rows, atol=1e-6)
+    assert read_nifti_header(written(tmp_path / "n.nii", nifti_bytes(volume()))).affine is None

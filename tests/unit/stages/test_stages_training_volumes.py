@@ -1,5 +1,6 @@
 import gzip
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from vasculome.stages.training_volumes import (
     read_given,
     rendering_sources,
 )
+from vasculome.stages.volume_files import memory_mb, volumes_bytes
 from vasculome.stages.volume_sheet import (
     Roles,
     folds_of,
@@ -41,8 +43,20 @@ def label() -> np.ndarray:
     return mask
 
 
-def write_nifti(path: Path, voxels: np.ndarray) -> Path:
+def write_nifti(
+    path: Path,
+    voxels: np.ndarray,
+    *,
+    spacing_um: tuple[float, ...] | None = None,
+    affine: np.ndarray | None = None,
+) -> Path:
     header = bytearray(352)
+    if spacing_um is not None:
+        struct.pack_into("<4f", header, 76, 1.0, *spacing_um[::-1])
+        header[123] = 3
+    if affine is not None:
+        struct.pack_into("<h", header, 254, 1)
+        struct.pack_into("<12f", header, 280, *affine.ravel())
     struct.pack_into("<i", header, 0, 348)
     struct.pack_into("<8h", header, 40, 3, *voxels.shape[::-1], 1, 1, 1, 1)
     code = {"uint8": 2, "int16": 4, "float32": 16}[voxels.dtype.name]
@@ -221,7 +235,17 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     broken = image().astype(np.float32)
     broken[0, 0, 0] = np.nan
     write_nifti(tmp_path / "nan.nii.gz", broken)
+    write_nifti(tmp_path / "coarse.nii.gz", image().astype(np.int16), spacing_um=(3.0, 1.5, 2.0))
+    write_zarr(tmp_path / "nan.ome.zarr", broken)
+    (tmp_path / "old.ome.zarr").mkdir()
+    (tmp_path / "old.ome.zarr/.zattrs").write_text("{}")
     cases = {
+        ("coarse.nii.gz", None): "2 µm apart along x where spacing_um says 1.5",
+        ("v.tif", "coarse.nii.gz"): "coarse.nii.gz: .*2 µm apart along x",
+        ("nan.ome.zarr", None): r"nan\.ome\.zarr: .*NaN or infinite",
+        ("empty.tif", None): r"empty\.tif: is 0 everywhere",
+        ("full.tif", None): r"full\.tif: is 1 everywhere",
+        ("old.ome.zarr", None): "is OME-Zarr 0.4 or older",
         ("v.tif", "small.tif"): "12 × 19 × 24 voxels .* image is 12 × 20 × 24",
         ("v.tif", "full.tif"): "marks every voxel",
         ("v.tif", "empty.tif"): "marks no voxel",
@@ -230,7 +254,7 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         ("none", None): "does not exist",
         ("two.ome.zarr", None): "axes c, z, y, x",
         ("wide.ome.zarr", None): "2 µm apart along y where spacing_um says 1.5",
-        ("nan.nii.gz", None): "NaN or infinite",
+        ("nan.nii.gz", None): r"nan\.nii\.gz: .*NaN or infinite",
         ("v.tif", "nan.nii.gz"): "not finite",
     }
     for (name, mask), what in cases.items():
@@ -280,3 +304,50 @@ def test_recipes_learn_from_what_the_sheet_offers(tmp_path: Path) -> None:
         patches_of(settings.model_copy(update={"fold": (0, 2)}))
     sheet.write_text("\n".join([lines[0], lines[4]]), encoding="utf-8")
     assert isinstance(patches_of(settings), RenderedPatches)
+
+
+def test_a_label_must_lie_where_its_image_does(tmp_path: Path) -> None:
+    place = np.array([[0.0015, 0, 0, 1], [0, 0.0015, 0, 2], [0, 0, 0.003, 3.0]])
+    volume = write_nifti(tmp_path / "v.nii.gz", image().astype(np.int16), affine=place)
+
+    def read(affine: np.ndarray | None) -> None:
+        mask = write_nifti(tmp_path / "m.nii.gz", label(), affine=affine)
+        read_given(row(image=str(volume), label=str(mask)))
+
+    read(None)
+    read(place)
+    beside = np.zeros((3, 4))
+    beside[0, 3] = 0.0005  # a third of a voxel
+    read(place + beside)
+    with pytest.raises(UserError, match=r"m\.nii\.gz: lies elsewhere than its image, by 2 voxels"):
+        read(place + 6 * beside)
+    mirrored = place * np.array([[-1, 1, 1, 1], [1] * 4, [1] * 4])
+    with pytest.raises(UserError, match="lies elsewhere"):
+        read(mirrored)
+
+
+def test_memory_is_bounded_from_headers(tmp_path: Path) -> None:
+    shape = (40, 200, 200)
+    rng = np.random.default_rng(0)
+    mask = np.zeros(shape, np.uint8)
+    mask[:, :25] = 1
+    lines = ["image\tlabel\tspacing_um\tbackground"]
+    for k, dtype in enumerate([np.uint8, np.uint16, np.float32]):
+        tifffile.imwrite(tmp_path / f"v{k}.tif", (200 * rng.random(shape)).astype(dtype))
+        tifffile.imwrite(tmp_path / f"m{k}.tif", mask)
+        lines.append(f"{tmp_path}/v{k}.tif\t{tmp_path}/m{k}.tif\t3,1.5,1.5\t")
+    tifffile.imwrite(tmp_path / "b.tif", (200 * rng.random(shape)).astype(np.uint16))
+    tifffile.imwrite(tmp_path / "g.tif", mask)
+    lines += [f"{tmp_path}/b.tif\t\t\tyes", f"\t{tmp_path}/g.tif\t2,2,2\t"]
+    sheet = tmp_path / "v.tsv"
+    sheet.write_text("\n".join(lines))
+    settings = settings_of(sheet, memory_gb=3)
+    tracemalloc.start()
+    source = patches_of(settings)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    bound = volumes_bytes(roles_of(settings))
+    assert isinstance(source, MixedPatches)
+    assert 0.5 * bound < peak < bound
+    assert memory_mb(settings) == pytest.approx(3000 + bound / 1e6, abs=1)
+    assert memory_mb(StudentConfig(network="student", memory_gb=3)) == 3000
