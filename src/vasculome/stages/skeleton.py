@@ -111,7 +111,10 @@ def _thin(
     spacing_um = mask.spec.spacing_um
     vessel = mask.read(tile.outer) > 0
     centre, stable = thin(
-        vessel, iterations=_iterations(max_radius_um, spacing_um), origin=tile.outer.start
+        vessel,
+        spacing_um=spacing_um,
+        iterations=_iterations(max_radius_um, spacing_um),
+        origin=tile.outer.start,
     )
     near = tile.core.grow((LENGTH_HALO_VOXELS,) * 3, tile.outer)
     length = length_per_voxel_um(

@@ -101,18 +101,36 @@ def length_per_voxel_um(
     spacing = np.array((1.0, *spacing_um)[-3:])
     padded = np.pad(volume.astype(bool), 1)
     strides = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
-    # The voxels between the ends of a step: at most 6, the rest filled with 0, which is none.
-    between = np.zeros((len(_OFFSETS), 6), np.int64)
-    for row, offset in zip(between, _OFFSETS.tolist(), strict=True):
-        middles = [m for m in itertools.product(*({0, o} for o in offset)) if m != tuple(offset)]
-        found = [int(np.dot(m, strides)) for m in middles if any(m)]
-        row[: len(found)] = found
+    between = steps_between(_OFFSETS, strides)
     voxels = np.flatnonzero(padded)
     flat = padded.ravel()
     lengths = np.zeros(padded.size, np.float32)
     lengths[voxels] = _half_edges(flat, voxels, _OFFSETS @ strides, between, _OFFSETS * spacing)
     inner = lengths.reshape(padded.shape)[1:-1, 1:-1, 1:-1]
     return np.ascontiguousarray(inner[0] if skeleton.ndim == 2 else inner)
+
+
+def steps_between(offsets: NDArray[np.int64], strides: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the flat steps to the voxels that join the ends of a diagonal along fewer axes.
+
+    Parameters
+    ----------
+    offsets
+        (n, 3) from a voxel to its neighbours.
+    strides
+        (3,) flat steps along the axes.
+
+    Returns
+    -------
+    ndarray
+        (n, 6) int64: at most 6 steps for each offset, the rest filled with 0, which is none.
+    """
+    between = np.zeros((len(offsets), 6), np.int64)
+    for row, offset in zip(between, offsets.tolist(), strict=True):
+        middles = [m for m in itertools.product(*({0, o} for o in offset)) if m != tuple(offset)]
+        found = [int(np.dot(m, strides)) for m in middles if any(m)]
+        row[: len(found)] = found
+    return between
 
 
 @njit(cache=True)

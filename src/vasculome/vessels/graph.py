@@ -106,7 +106,7 @@ def graph_of_tile(
         ``radius_um`` has not one value a voxel.
     """
     space = Space(tuple(shape), tuple(spacing_um))
-    voxels, position = _voxels(skeleton, core, outer)
+    voxels, position = _voxels(skeleton, core, outer, space)
     if len(radius_um) != len(voxels.places):
         raise ValueError(f"{len(radius_um)} radii for {len(voxels.places)} skeleton voxels")
     name = space.name(position(voxels.places))
@@ -120,7 +120,9 @@ def graph_of_tile(
         node=np.sort(np.stack([name[hung], space.name(position(place))], axis=-1), axis=-1),
         joins=(voxels.kind[voxels.places[hung]] == KNOT) & (voxels.kind[place] == KNOT + OUTSIDE),
     )
-    ways = Ways(_ends(voxels, runs, row), runs.start, name[runs.voxel], radius[runs.voxel])
+    anchor = space.name(position(runs.outer))
+    ends = _ends(voxels, runs, row)
+    ways = Ways(ends, anchor, runs.start, name[runs.voxel], radius[runs.voxel])
     nodes, sums, ways = _with_rings(nodes, sums, ways, voxels.kind[runs.outer[:, 0]] == RUN, space)
     return _part(nodes, sums, ways, links, space)
 
@@ -147,7 +149,7 @@ class _Links:
 
 
 def _voxels(
-    skeleton: NDArray[np.bool_], core: Box, outer: Box
+    skeleton: NDArray[np.bool_], core: Box, outer: Box, space: Space
 ) -> tuple[Voxels, Callable[[NDArray[np.int64]], NDArray[np.int64]]]:
     """Return the voxels of a tile, and a function from their places to positions."""
     missing = [
@@ -164,7 +166,7 @@ def _voxels(
         # In 2-D the plane comes after others of the padding, which count for nothing.
         return np.stack(np.unravel_index(places % math.prod(shape), shape), axis=-1) + start
 
-    return sort_voxels(padded), position
+    return sort_voxels(padded, (1.0, *space.spacing_um)[-3:]), position
 
 
 def _nodes(
@@ -194,6 +196,7 @@ def _nodes(
         space.name(position[first]),
         mean_position_um(sums, count, space),
         widest,
+        summed(voxels.course_nm),
         summed(degree),
         count,
         summed(voxels.euler_number),
@@ -230,12 +233,14 @@ def _with_rings(
     rings = ring_nodes(ways.voxel[at], ways.radius_um[at], space)
     end = ways.end.copy()
     end[closed] = (len(nodes.node) + np.arange(len(at)))[:, np.newaxis]
+    anchor = ways.anchor.copy()
+    anchor[closed] = ways.voxel[at][:, np.newaxis]
     start = ways.start - np.concatenate([[0], np.cumsum(closed)])
     positions = np.stack(np.unravel_index(rings.node, space.shape), axis=-1)
     return (
         join_nodes([nodes, rings]),
         np.concatenate([sums, positions]),
-        Ways(end, start, np.delete(ways.voxel, at), np.delete(ways.radius_um, at)),
+        Ways(end, anchor, start, np.delete(ways.voxel, at), np.delete(ways.radius_um, at)),
     )
 
 

@@ -38,6 +38,7 @@ class _Node:
     name: int
     position_sum: list[int]
     radius_um: float
+    course_nm: int
     degree: int
     voxels: int
     euler_number: int
@@ -75,6 +76,8 @@ class _Way:
 class _End:
     way: _Way
     node: _Node | None
+    # The voxel beyond the way: where it hangs on a node, that of the node.
+    anchor: int
 
 
 class GraphJoiner:
@@ -135,8 +138,10 @@ class GraphJoiner:
         nodes = join_nodes([self._table(table), at_rings])
         end = [row[id(node)] for node in at_ends]
         end += [len(table) + i for i in range(len(rings)) for _ in range(2)]
+        anchor = [tip.anchor for way in ways for tip in way.ends]
+        anchor += np.repeat(lowest["name"], 2).tolist()
         paths = [way.voxels for way in ways] + [ring[1:] for ring in of_rings]
-        edges = measure_edges(nodes, _packed(end, paths), self._space)
+        edges = measure_edges(nodes, _packed(end, anchor, paths), self._space)
         mine = np.zeros(len(nodes.node), bool)
         mine[[row[id(node)] for node in made]] = True
         mine[len(table) :] = True
@@ -195,6 +200,7 @@ class GraphJoiner:
             sums = zip(a.position_sum, b.position_sum, strict=True)
             a.position_sum = [one + other for one, other in sums]
             a.radius_um = max(a.radius_um, b.radius_um)
+            a.course_nm += b.course_nm
             a.degree += b.degree
             a.voxels += b.voxels
             a.euler_number += b.euler_number
@@ -220,13 +226,13 @@ class GraphJoiner:
     def _table(self, nodes: list[_Node]) -> Nodes:
         ndim = len(self._space.shape)
         sums = np.array([node.position_sum for node in nodes], np.int64).reshape(-1, ndim)
-        name, degree, voxels, euler_number = (
+        name, course_nm, degree, voxels, euler_number = (
             np.array([getattr(node, key) for node in nodes], np.int64)
-            for key in ("name", "degree", "voxels", "euler_number")
+            for key in ("name", "course_nm", "degree", "voxels", "euler_number")
         )
         radius_um = np.array([node.radius_um for node in nodes], np.float32)
         position_um = mean_position_um(sums, voxels, self._space)
-        return Nodes(name, position_um, radius_um, degree, voxels, euler_number)
+        return Nodes(name, position_um, radius_um, course_nm, degree, voxels, euler_number)
 
 
 def _nodes(seam: Seam) -> list[_Node]:
@@ -236,6 +242,7 @@ def _nodes(seam: Seam) -> list[_Node]:
         table.node,
         seam.position_sum,
         table.radius_um,
+        table.course_nm,
         table.degree,
         table.voxels,
         table.euler_number,
@@ -249,19 +256,21 @@ def _ways(seam: Seam, nodes: list[_Node]) -> list[_Way]:
     voxels["name"], voxels["radius_um"] = seam.ways.voxel, seam.ways.radius_um
     ways = []
     runs = itertools.pairwise(seam.ways.start.tolist())
-    for (first, stop), rows in zip(runs, seam.ways.end.tolist(), strict=True):
+    ends = zip(seam.ways.end.tolist(), seam.ways.anchor.tolist(), strict=True)
+    for (first, stop), (rows, anchors) in zip(runs, ends, strict=True):
         # Copied, or one way that waits would hold those of its whole tile.
         way = _Way(voxels[first:stop].copy())
-        way.ends = [_End(way, nodes[row] if row >= 0 else None) for row in rows]
+        hung = [nodes[row] if row >= 0 else None for row in rows]
+        way.ends = [_End(way, *end) for end in zip(hung, anchors, strict=True)]
         ways.append(way)
     return ways
 
 
-def _packed(end: list[int], paths: list[_Voxels]) -> Ways:
+def _packed(end: list[int], anchor: list[int], paths: list[_Voxels]) -> Ways:
     start = np.concatenate([[0], np.cumsum([len(path) for path in paths], dtype=np.int64)])
     voxels = _joined(paths)
-    end_rows = np.array(end, np.int64).reshape(-1, 2)
-    return Ways(end_rows, start, voxels["name"].copy(), voxels["radius_um"].copy())
+    ends, anchors = (np.array(pairs, np.int64).reshape(-1, 2) for pairs in (end, anchor))
+    return Ways(ends, anchors, start, voxels["name"].copy(), voxels["radius_um"].copy())
 
 
 def _joined(parts: list[_Voxels]) -> _Voxels:

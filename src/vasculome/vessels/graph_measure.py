@@ -42,6 +42,9 @@ class Nodes:
         (n, ndim) float64, mean of its voxels.
     radius_um
         (n,) float32, largest radius at its voxels.
+    course_nm
+        (n,) int64, length of its own course in nanometres: that of the steps between its voxels,
+        but for diagonals whose ends a third voxel of it joins. 0 for a single voxel.
     degree
         (n,) int64, edges that start here, those that end here too counted twice: 1 for the end
         of a vessel, 3 and more for a branch point; 2 for the node of a ring without branches,
@@ -56,6 +59,7 @@ class Nodes:
     node: NDArray[np.int64]
     position_um: NDArray[np.float64]
     radius_um: NDArray[np.float32]
+    course_nm: NDArray[np.int64]
     degree: NDArray[np.int64]
     voxels: NDArray[np.int64]
     euler_number: NDArray[np.int64]
@@ -73,6 +77,9 @@ class Ways:
     ----------
     end
         (w, 2) int64, rows of a table of nodes at the first and at the last voxel.
+    anchor
+        (w, 2) int64 names of the voxels beyond its ends: where it hangs on a node, the voxel of
+        the node that it touches.
     start
         (w + 1,) int64, where each way starts in ``voxel``; a way may have no voxel.
     voxel
@@ -82,6 +89,7 @@ class Ways:
     """
 
     end: NDArray[np.int64]
+    anchor: NDArray[np.int64]
     start: NDArray[np.int64]
     voxel: NDArray[np.int64]
     radius_um: NDArray[np.float32]
@@ -94,9 +102,11 @@ class Ways:
         way = np.repeat(np.arange(len(first)), stop - first)
         along = np.arange(start[-1]) - start[way]
         index = np.where(turned[way], stop[way] - 1 - along, first[way] + along)
-        end = self.end[rows]
-        end = np.where(turned[:, np.newaxis], end[:, ::-1], end)
-        return Ways(end, start, self.voxel[index], self.radius_um[index])
+        end, anchor = (
+            np.where(turned[:, np.newaxis], pair[rows][:, ::-1], pair[rows])
+            for pair in (self.end, self.anchor)
+        )
+        return Ways(end, anchor, start, self.voxel[index], self.radius_um[index])
 
 
 @dataclass(frozen=True)
@@ -111,16 +121,20 @@ class Edges:
     nodes
         (e, 2) int64 names of the nodes at its ends, the lower first.
     length_um
-        (e,) float32 along its path, from node to node. Voxels are first moved to the mean of
-        themselves and their neighbours on the path: staircases are longer than vessels.
+        (e,) float32 along its path, from the voxel of one node to that of the other; what lies
+        within nodes is theirs. Voxels are first moved to the mean of themselves and their
+        neighbours on the path, on both sides as many as a voxel's longest side has of its
+        shortest (fewer near the ends): staircases are longer than vessels.
     radius_um
         (e,) float32, mean radius at the voxels between its nodes, or else of its nodes.
     tortuosity
-        (e,) float32, length over the distance of its ends; NaN where it ends where it starts.
+        (e,) float32, length over the distance of its path's ends; NaN where it returns to the
+        node where it starts.
     path_start
         (e + 1,) int64, where each path starts in ``path_um``.
     path_um, path_radius_um
-        (p, ndim) float64 and (p,) float32: first node, voxels, second node of each edge.
+        (p, ndim) float64 and (p,) float32 of each edge: the voxel of the first node that it
+        hangs on, with the radius of the node, its own voxels, and that of the second node.
     """
 
     edge: NDArray[np.int64]
@@ -146,7 +160,7 @@ def measure_edges(nodes: Nodes, ways: Ways, space: Space) -> Edges:
         The volume.
     """
     ways, name = _canonical(nodes, ways)
-    ends = nodes.position_um[ways.end]
+    ends = space.position_um(ways.anchor)
     count = len(name)
     path_start = ways.start + 2 * np.arange(count + 1)
     first, last = path_start[:-1], path_start[1:] - 1
@@ -158,7 +172,8 @@ def measure_edges(nodes: Nodes, ways: Ways, space: Space) -> Edges:
     radius = np.empty(len(inner), np.float32)
     radius[inner] = ways.radius_um
     radius[first], radius[last] = nodes.radius_um[ways.end].T
-    length, mean_radius = _along(path_start, path_um, radius)
+    reach = round(max(space.spacing_um) / min(space.spacing_um))
+    length, mean_radius = _along(path_start, path_um, radius, reach)
     apart = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
     returns = ways.end[:, 0] == ways.end[:, 1]
     tortuosity = np.divide(length, apart, out=np.full(count, np.nan), where=~returns & (apart > 0))
@@ -179,10 +194,12 @@ def _canonical(nodes: Nodes, ways: Ways) -> tuple[Ways, NDArray[np.int64]]:
     source, target = nodes.node[ways.end].T
     first, stop = ways.start[:-1], ways.start[1:]
     empty = first == stop
-    # Of a way that returns to its node the lower end voxel comes first.
+    # Of a way that returns to its node the lower end voxel comes first; where it has but one,
+    # the lower anchor.
     ring = (source == target) & ~empty
     backwards = source > target
-    backwards[ring] = ways.voxel[first[ring]] > ways.voxel[stop[ring] - 1]
+    one, other = ways.voxel[first[ring]], ways.voxel[stop[ring] - 1]
+    backwards[ring] = np.where(one == other, np.greater(*ways.anchor[ring].T), one > other)
     name = np.empty(len(source), np.int64)
     if (~empty).any():
         name[~empty] = np.minimum.reduceat(ways.voxel, first[~empty])
@@ -194,7 +211,7 @@ def _canonical(nodes: Nodes, ways: Ways) -> tuple[Ways, NDArray[np.int64]]:
 
 
 @njit(cache=True)
-def _along(start, path, radius):
+def _along(start, path, radius, reach):
     """Return length of each smoothed path, and mean radius between its ends."""
     edges = len(start) - 1
     length, mean = np.zeros(edges), np.zeros(edges)
@@ -205,12 +222,13 @@ def _along(start, path, radius):
         before[:] = path[first]
         total = 0.0
         for i in range(first + 1, last + 1):
+            near = min(reach, i - first, last - i)
             square = 0.0
             for axis in range(axes):
-                here[axis] = path[i, axis]
-                if i < last:
-                    around = path[i - 1, axis] + path[i, axis] + path[i + 1, axis]
-                    here[axis] = around / 3.0
+                around = 0.0
+                for j in range(i - near, i + near + 1):
+                    around += path[j, axis]
+                here[axis] = around / (2 * near + 1)
                 square += (here[axis] - before[axis]) ** 2
             length[e] += math.sqrt(square)
             before[:] = here
@@ -226,7 +244,8 @@ def _along(start, path, radius):
 def ring_nodes(voxel: NDArray[np.int64], radius_um: NDArray[np.float32], space: Space) -> Nodes:
     """Return the nodes of rings without branches: one voxel of each, its lowest."""
     ones = np.ones(len(voxel), np.int64)
-    return Nodes(voxel, space.position_um(voxel), radius_um, 2 * ones, ones, ones)
+    position_um = space.position_um(voxel)
+    return Nodes(voxel, position_um, radius_um, 0 * ones, 2 * ones, ones, ones)
 
 
 def join_nodes(parts: Sequence[Nodes]) -> Nodes:

@@ -17,6 +17,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from vasculome.vessels.centerline import steps_between
+
 HALO_VOXELS = 2
 """How many voxels of skeleton beyond a tile its part of the graph depends on."""
 
@@ -55,12 +57,15 @@ class Voxels:
         (27,) int64, from a place to those of its neighbours; 0 in the middle.
     euler_number
         (n,) int64: summed over all knots of a branch point, its Euler characteristic.
+    course_nm
+        (n,) int64: summed over all knots of a branch point, the length of its own course.
     """
 
     kind: NDArray[np.uint8]
     places: NDArray[np.int64]
     steps: NDArray[np.int64]
     euler_number: NDArray[np.int64]
+    course_nm: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,10 @@ class Runs:
     outer: NDArray[np.int64]
 
 
-def sort_voxels(padded: NDArray[np.bool_]) -> Voxels:
+def sort_voxels(padded: NDArray[np.bool_], spacing_um: Sequence[float]) -> Voxels:
     """Sort the voxels of a (z, y, x) skeleton that is padded by `HALO_VOXELS` on every side."""
-    steps = _OFFSETS @ np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
+    strides = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
+    steps = _OFFSETS @ strides
     kind = np.zeros(padded.shape, np.uint8)
     near, core = (padded[(slice(m, -m),) * 3] for m in (1, HALO_VOXELS))
     flat = padded.ravel()
@@ -95,7 +101,10 @@ def sort_voxels(padded: NDArray[np.bool_]) -> Voxels:
     kind[(slice(HALO_VOXELS, -HALO_VOXELS),) * 3] &= OUTSIDE - 1
     places = _flat_places(core, HALO_VOXELS, padded.shape)
     euler = _euler_numbers(kind.ravel(), places, steps, _CELL_SIGN, _CELL_BEFORE)
-    return Voxels(kind.ravel(), places, steps, euler)
+    # Whole nanometres, so that sums do not depend on the order in which tiles come.
+    apart_nm = np.rint(1e3 * np.linalg.norm(_OFFSETS * np.array(spacing_um), axis=1)).astype(int)
+    course = _courses(kind.ravel(), places, steps, steps_between(_OFFSETS, strides), apart_nm)
+    return Voxels(kind.ravel(), places, steps, euler, course)
 
 
 def _flat_places(inner: NDArray[np.bool_], margin: int, shape: Sequence[int]) -> NDArray[np.int64]:
@@ -174,6 +183,25 @@ def _euler_numbers(kind, places, steps, sign, before):
             if not earlier & before[cell]:
                 numbers[i] += sign[cell]
     return numbers
+
+
+@njit(cache=True)
+def _courses(kind, places, steps, between, apart_nm):
+    """Return how far each knot is from those before it that it meets without a third between."""
+    course = np.zeros(len(places), np.int64)
+    for i in range(len(places)):
+        if kind[places[i]] != KNOT:
+            continue
+        for k in range(13):
+            if kind[places[i] + steps[k]] & 7 != KNOT:
+                continue
+            direct = True
+            for middle in between[k]:
+                if middle != 0 and kind[places[i] + middle] & 7 == KNOT:
+                    direct = False
+            if direct:
+                course[i] += apart_nm[k]
+    return course
 
 
 @njit(cache=True)
