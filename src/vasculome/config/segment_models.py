@@ -151,9 +151,14 @@ class TeacherConfig(PatchTrainingConfig):
         44, description="Channels of the codes: the last of the student's widths."
     )
     n_codes: int = Field(512, ge=2, description="Codes of the codebook.")
+    code_scores: Literal["squared_distance", "distance"] = Field(
+        "squared_distance",
+        description="What codes are drawn by while they are learnt: minus their squared distance, "
+        "or minus their distance, as equation 8 of the paper prints it.",
+    )
     pretrain_steps: Count = Field(
         0,
-        description="First steps, in which it learns codes by building images from them; 0: none, "
+        description="First steps, in which it learns codes by building images with them; 0: none, "
         "and the codes stay random, so that it cannot teach vpbsd or without_semi.",
     )
     fine_tune_rate: PositiveFloat = Field(

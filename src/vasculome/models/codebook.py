@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,15 @@ from torch import Tensor, nn
 COMMITMENT = 0.25
 """λ of equation 9, as in VQ-VAE; the paper does not say."""
 
+CodeScores = Literal["squared_distance", "distance"]
+"""What codes are drawn by while they are learnt: minus the squared distance from the feature, as in
+a mixture of Gaussians, or minus the distance, as equation 8 of VpbSD prints it, by which codes farther
+than 1 are drawn more often. Afterwards the nearest code is the same."""
+
 _KEEP = 0.99
 """Of the mean share of codes, from one batch to the next."""
+
+_TINY = 1e-12
 
 _DEAD = 0.1
 """Part of an even share below which a code is dead: not chosen in the last 230 batches."""
@@ -53,14 +61,32 @@ class Codebook(nn.Module):
         N and d.
     commitment
         λ of equation 9.
+    scores
+        See :data:`CodeScores`.
+
+    Attributes
+    ----------
+    restarted
+        Dead codes that began again since the network was made.
     """
 
     share: Tensor
 
-    def __init__(self, n_codes: int, width: int, *, commitment: float = COMMITMENT) -> None:
+    def __init__(
+        self,
+        n_codes: int,
+        width: int,
+        *,
+        commitment: float = COMMITMENT,
+        scores: CodeScores = "squared_distance",
+    ) -> None:
         super().__init__()
         if n_codes < 2 or width < 1:
             raise ValueError(f"a codebook of {n_codes} vectors of {width} is none")
+        if scores not in get_args(CodeScores):
+            raise ValueError(f"scores must be one of {get_args(CodeScores)}, not {scores!r}")
+        self.scores = scores
+        self.restarted = 0
         self.codes = nn.Parameter(torch.randn(n_codes, width))
         self.commitment = commitment
         self.register_buffer("share", torch.full((n_codes,), 1 / n_codes))
@@ -104,8 +130,11 @@ class Codebook(nn.Module):
         learning = learning and self.training
         if learning:
             # Before the codes are used: what autograd holds must not change any more.
-            self.restart_dead(rows.detach(), generator=generator)
+            self.restarted += self.restart_dead(rows.detach(), generator=generator)
         scores = -squared_distances(rows, self.codes)
+        if self.scores == "distance":
+            # The root has no gradient at 0.
+            scores = -(_TINY - scores).sqrt()
         if learning:
             choice = gumbel_softmax(scores, temperature=temperature, generator=generator)
             index, chosen = choice.argmax(1), choice @ self.codes

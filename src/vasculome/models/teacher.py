@@ -3,6 +3,10 @@
 VpbSD, sections 3.3 and 3.4, on MONAI's Swin UNETR (Hatamizadeh et al. 2022). What the encoder says
 (16 × feature_size channels, a voxel for 32³) is brought down to the width of the student's deepest
 features by a 1×1 convolution, replaced by codes, and brought back up.
+
+Only the coarsest level goes through the codes. As in Swin UNETR the decoder also sees the finer
+levels and the image itself by skip connections, in pretraining too, so that an image can be built
+well with codes that say little: the reconstruction error does not measure them.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vasculome.models.codebook import Codebook, Quantized
+from vasculome.models.codebook import Codebook, CodeScores, Quantized
 
 STRIDE = 32
 """Voxels that patches are multiples of along each axis."""
@@ -34,6 +38,9 @@ class TeacherDesign:
         Codes of the codebook.
     window
         Edge of the windows within which voxels attend to each other, at each level.
+    code_scores
+        What codes are drawn by while they are learnt: see
+        :data:`vasculome.models.codebook.CodeScores`.
     """
 
     feature_size: int = 48
@@ -42,6 +49,7 @@ class TeacherDesign:
     student_width: int = 44
     n_codes: int = 512
     window: int = 7
+    code_scores: CodeScores = "squared_distance"
 
     def __post_init__(self) -> None:
         if self.feature_size < 12 or self.feature_size % 12:
@@ -98,9 +106,10 @@ class TeacherAnswer:
     logits
         Of vessel against background, (N, 1, z, y, x).
     image
-        The images themselves, as they are built from the codes, (N, 1, z, y, x).
+        The images themselves, as they are built from the codes and from the skip connections,
+        (N, 1, z, y, x).
     encoded
-        What both are built from.
+        What both are built from, beside the images.
     """
 
     logits: Tensor
@@ -131,7 +140,7 @@ class Teacher(nn.Module):
             window_size=design.window,
         )
         self.align = nn.Conv3d(design.encoded_width, design.student_width, 1)
-        self.codebook = Codebook(design.n_codes, design.student_width)
+        self.codebook = Codebook(design.n_codes, design.student_width, scores=design.code_scores)
         self.widen = nn.Conv3d(design.student_width, design.encoded_width, 1)
         self.image_head = nn.Conv3d(design.feature_size, 1, 1)
         self.register_buffer("fine_tuned", torch.tensor(False))

@@ -76,6 +76,7 @@ def teacher_recipe(settings: TeacherConfig, *, where: str) -> TeacherRecipe:
             settings.student_width,
             settings.n_codes,
             settings.window,
+            settings.code_scores,
         ),
         patches_of(settings),
         settings.pretrain_steps,

@@ -1,4 +1,4 @@
-"""How the teacher learns: images first, which it builds from codes, then labels.
+"""How the teacher learns: images first, which it builds with codes, then labels.
 
 VpbSD, section 3.3: reconstruction + 0.1 × codebook loss, then Dice. In the second part the codes
 stay as they are: they are what was learnt from images alone.
@@ -7,6 +7,7 @@ stay as they are: they are what was learnt from images alone.
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -25,6 +26,11 @@ from vasculome.training.patch_source import (
     labelled_batch,
 )
 from vasculome.training.segment_scores import probability_of, score_of
+
+log = logging.getLogger(__name__)
+
+_LOG_EVERY = 100
+"""Steps: as many batches as the shares of the codes are a mean over."""
 
 CODEBOOK_WEIGHT = 0.1
 """α of equation 4."""
@@ -75,6 +81,13 @@ class TeacherRecipe:
         if step < self.pretrain_steps:
             temperature = gumbel_temperature(step / self.pretrain_steps)
             answer = network(batch.images, learning=True, temperature=temperature)
+            if (step + 1) % _LOG_EVERY == 0:
+                log.info(
+                    "step %d: perplexity of the codes lately drawn %.1f, restarted %d",
+                    step + 1,
+                    float(perplexity(network.codebook.share)),
+                    network.codebook.restarted,
+                )
             built = losses.reconstruction_loss(
                 answer.image, batch.images, error=self.reconstruction
             )
@@ -88,6 +101,10 @@ class TeacherRecipe:
 
     def score(self, network: nn.Module) -> dict[str, float]:
         """Return mean Dice, which is the score, clDice, best threshold, and use of the codebook.
+
+        ``perplexity`` is of the codes of the validation patches, of which there are one for 32³
+        voxels: it cannot be above their number. ``training_perplexity`` is of those that were
+        drawn in the last hundred or so batches of pretraining.
 
         Before labels have been shown the score is the reconstruction error below zero: whatever
         comes after is better.
@@ -105,7 +122,11 @@ class TeacherRecipe:
             errors.append(float(off))
             said.append(probability_of(answer.logits))
         error = sum(errors) / len(errors)
-        found = {"perplexity": float(perplexity(counts)), "reconstruction_error": error}
+        found = {
+            "perplexity": float(perplexity(counts)),
+            "training_perplexity": float(perplexity(network.codebook.share)),
+            "reconstruction_error": error,
+        }
         if not network.fine_tuned:
             return {"score": -error, "cldice": math.nan, "threshold": math.nan, **found}
         return {**score_of(said, [mask for _, mask in self._validation]), **found}

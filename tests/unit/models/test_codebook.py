@@ -38,6 +38,35 @@ def test_in_evaluation_each_feature_becomes_the_nearest_code():
     assert float(said.perplexity) == pytest.approx(4)
 
 
+@pytest.mark.parametrize(("scores", "power"), [("squared_distance", 2), ("distance", 1)])
+def test_codes_are_drawn_by_their_distance_or_its_square(scores, power):
+    codes = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+    book = _book(codes, scores=scores)
+    torch.manual_seed(0)
+    x = torch.zeros(1, 2, 20, 30, 30, requires_grad=True)
+    said = book(x, learning=True)
+    found = np.bincount(said.index.flatten().numpy(), minlength=3) / 18000
+    odds = np.exp(-(np.array([0.0, 1.0, 2.0]) ** power))
+    assert np.allclose(found, odds / odds.sum(), atol=0.012)
+    # On a code itself the distance has no slope: gradients are finite all the same.
+    said.features.sum().backward()
+    assert torch.isfinite(x.grad).all() and torch.isfinite(book.codes.grad).all()
+    near = book.eval()(0.3 + torch.zeros(1, 2, 1, 1, 1))
+    assert int(near.index) == 0
+
+
+def test_restarts_are_counted():
+    book = Codebook(6, 2)
+    with torch.no_grad():
+        book.share.copy_(torch.tensor([0.5, 0.0, 0.25, 0.0, 0.2, 0.05]))
+    book(torch.randn(1, 2, 4, 4, 4), learning=True)
+    assert book.restarted == 2
+    book(torch.randn(1, 2, 4, 4, 4))
+    assert book.restarted == 2
+    with pytest.raises(ValueError, match="scores must be one of"):
+        Codebook(6, 2, scores="cosine")
+
+
 def test_distances_are_those_of_all_pairs():
     rows, codes = torch.randn(7, 5), torch.randn(9, 5)
     expected = ((rows[:, None] - codes) ** 2).sum(2)

@@ -117,10 +117,10 @@ def test_every_setting_reaches_student_and_teacher(teachers):
         network="teacher", feature_size=24, depths=(1, 2, 1, 2), heads=(2, 2, 4, 4), n_codes=9,
         student_width=6, pretrain_steps=5, reconstruction="absolute", cldice=0.1, batch_size=4,
         validation_patches=3, steps=20, fine_tune_rate=2e-5, decay_to=0.5, patch_threads=3,
-        window=5,
+        window=5, code_scores="distance",
     )  # fmt: skip
     recipe = recipe_of(settings, where="")
-    assert recipe.design == TeacherDesign(24, (1, 2, 1, 2), (2, 2, 4, 4), 6, 9, 5)
+    assert recipe.design == TeacherDesign(24, (1, 2, 1, 2), (2, 2, 4, 4), 6, 9, 5, "distance")
     assert (recipe.pretrain_steps, recipe.reconstruction, recipe.cldice) == (5, "absolute", 0.1)
     assert (recipe.batch_size, recipe.validation_patches) == (4, 3)
     plan = plan_of(settings)

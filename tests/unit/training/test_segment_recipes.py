@@ -136,7 +136,21 @@ def test_a_teacher_sees_images_first_then_labels(taught):
     assert before["score"] < 0 <= after["score"]
     assert before.keys() == after.keys() and math.isnan(before["cldice"])
     assert 1 <= after["perplexity"] <= 4
+    assert 1 <= after["training_perplexity"] <= 4
     assert recipe.pretrain_steps == 1
+
+
+def test_use_of_the_codebook_is_logged_while_it_is_learnt(taught, caplog):
+    recipe = replace(taught[0], pretrain_steps=200)
+    network = Teacher(TEACHER)
+    batch = recipe.batch(0)
+    with caplog.at_level("INFO"):
+        recipe.loss(network.train(), batch, 98)
+        assert not caplog.records
+        recipe.loss(network.train(), batch, 99)
+    (record,) = caplog.records
+    assert "step 100: perplexity of the codes lately drawn" in record.getMessage()
+    assert record.args[2] == network.codebook.restarted
 
 
 def test_the_parts_of_its_loss(taught):
