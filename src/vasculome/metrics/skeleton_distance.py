@@ -25,7 +25,7 @@ Plan = Literal["full", "nearest", "published"]
 
 full
     Every point may move to every other: there always is a plan, and it is iterated until its
-    marginals are right. Points are drawn without bias where there are too many.
+    marginals are right. Points in one small cube are taken together where there are too many.
 nearest
     As published, the slip mended: moves only where one of both points is among the 24 nearest
     of the other. Such moves may not be able to carry all mass (vessels missed here and found
@@ -50,7 +50,6 @@ def skeleton_distance(
     *,
     plan: Plan = "full",
     max_nodes: int = 3000,
-    seed: int = 0,
 ) -> float:
     """Return the skeleton matching distance, from 0 (the same) to 1 (a diagonal apart).
 
@@ -62,9 +61,10 @@ def skeleton_distance(
         See `Plan`. It is worth something only beside values of the same plan, and of volumes
         of one shape, since the cost is relative to the diagonal.
     max_nodes
-        Most voxels of each skeleton that are compared: memory grows as their square.
-    seed
-        Of the draw of voxels where there are more (not of ``published``).
+        Most points of each skeleton that are compared: memory grows as their square. Where one
+        has more voxels, those of both within a cube become a point of their mass at their mean,
+        the cubes as small as may be; moves much shorter than a cube are told a little too long.
+        ``published`` takes the first voxels.
 
     Returns
     -------
@@ -83,37 +83,59 @@ def skeleton_distance(
     points = [np.argwhere(one) for one in (skeleton, reference)]
     if plan == "published":
         points = [one[:max_nodes] if len(one) else np.zeros((1, one.shape[1])) for one in points]
+        mass = [np.full(len(one), 1 / len(one)) for one in points]
     else:
         if not all(map(len, points)):
             return float(any(map(len, points)))
-        rng = np.random.default_rng(seed)
-        points = [
-            one if len(one) <= max_nodes else rng.choice(one, max_nodes, replace=False, axis=0)
-            for one in points
-        ]
+        points, mass = _merged(points, max_nodes)
     diagonal = math.hypot(*(n - 1 for n in skeleton.shape))
     if not diagonal:
         return 0.0
     cost = np.log1p(cdist(*points)) / math.log1p(diagonal)
     if plan == "full":
-        return _transport_cost(cost)
-    return _cost_among_neighbours(cost, _allowed(cost, columns_farthest=plan == "published"))
+        return _transport_cost(cost, *mass)
+    allowed = _allowed(cost, columns_farthest=plan == "published")
+    return _cost_among_neighbours(cost, allowed, *mass)
 
 
-def _transport_cost(cost: NDArray[np.float64]) -> float:
-    """Return ⟨P, C⟩ of the entropic plan P between uniform marginals (Cuturi 2013, algorithm 1).
+def _merged(
+    skeletons: list[NDArray[np.int64]], max_nodes: int
+) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    """Return points and their masses, one for all voxels of a skeleton in a cube.
+
+    Both skeletons have the same cubes, so that equal ones stay equal: draws of voxels, even of
+    the same share of each, lie as far from each other as their voxels from the next.
+    """
+    side = 0
+    while True:
+        side += 1
+        cubes = [np.unique(one // side, axis=0, return_inverse=True) for one in skeletons]
+        if max(len(found) for found, _ in cubes) <= max_nodes:
+            break
+    points, mass = [], []
+    for one, (_, cube) in zip(skeletons, cubes, strict=True):
+        voxels = np.bincount(cube.ravel())
+        sums = [np.bincount(cube.ravel(), along) for along in one.T]
+        points.append(np.stack(sums, axis=1) / voxels[:, np.newaxis])
+        mass.append(voxels / len(one))
+    return points, mass
+
+
+def _transport_cost(
+    cost: NDArray[np.float64], leaving: NDArray[np.float64], arriving: NDArray[np.float64]
+) -> float:
+    """Return ⟨P, C⟩ of the entropic plan P between two marginals (Cuturi 2013, algorithm 1).
 
     Costs are at most 1, so that exp(-C / ε) ≥ 4e-44 and logarithms are not needed.
     """
     kernel = np.exp(-cost / EPSILON)
-    rows, columns = cost.shape
-    v = np.full(columns, 1 / columns)
+    v = arriving
     for _ in range(_ROUNDS):
-        u = 1 / rows / (kernel @ v)
+        u = leaving / (kernel @ v)
         reached = u @ kernel
-        if np.abs(v * reached - 1 / columns).sum() < _MARGINAL_ERROR:
+        if np.abs(v * reached - arriving).sum() < _MARGINAL_ERROR:
             break
-        v = 1 / columns / reached
+        v = arriving / reached
     kernel *= cost
     return float(u @ kernel @ v)
 
@@ -129,7 +151,12 @@ def _allowed(cost: NDArray[np.float64], *, columns_farthest: bool) -> NDArray[np
     return allowed
 
 
-def _cost_among_neighbours(cost: NDArray[np.float64], allowed: NDArray[np.bool_]) -> float:
+def _cost_among_neighbours(
+    cost: NDArray[np.float64],
+    allowed: NDArray[np.bool_],
+    leaving: NDArray[np.float64],
+    arriving: NDArray[np.float64],
+) -> float:
     """Return the cost of the plan that the published iteration ends with.
 
     It alternates both potentials, with 1e-8 within logarithms, until the first of them changes
@@ -144,10 +171,10 @@ def _cost_among_neighbours(cost: NDArray[np.float64], allowed: NDArray[np.bool_]
 
     for _ in range(_PUBLISHED_ROUNDS):
         before = u
-        leaving = np.bincount(row, plan(), len(u))
-        u = u + EPSILON * (math.log(1 / len(u) + _TINY) - np.log(leaving + _TINY))
-        arriving = np.bincount(column, plan(), len(v))
-        v = v + EPSILON * (math.log(1 / len(v) + _TINY) - np.log(arriving + _TINY))
+        left = np.bincount(row, plan(), len(u))
+        u = u + EPSILON * (np.log(leaving + _TINY) - np.log(left + _TINY))
+        reached = np.bincount(column, plan(), len(v))
+        v = v + EPSILON * (np.log(arriving + _TINY) - np.log(reached + _TINY))
         if np.abs(u - before).sum() < _PUBLISHED_CHANGE:
             break
     return float(plan() @ costs)

@@ -1,7 +1,13 @@
+import itertools
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.metrics import compute_dice, compute_iou
+from scipy import ndimage
+from skimage.morphology import skeletonize
 
 from vasculome.metrics import segmentation
 
@@ -18,6 +24,54 @@ def test_counts_agree_with_the_confusion_table(seed, fill):
     assert segmentation.dice(mask, reference) == pytest.approx(tp / (tp + (fp + fn) / 2))
     assert segmentation.jaccard(mask, reference) == pytest.approx(tp / (tp + fp + fn))
     assert segmentation.accuracy(mask, reference) == pytest.approx((tp + tn) / mask.size)
+
+
+def blobs(shape, seed, fill):
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), 1.2)
+    return noise > np.quantile(noise, 1 - fill)
+
+
+def degenerate(shape):
+    """Yield masks that are hardly one: nothing, everything, a voxel, a line, a plane."""
+    yield np.zeros(shape, bool)
+    yield np.ones(shape, bool)
+    for along in range(len(shape)):
+        part = np.zeros(shape, bool)
+        part[(slice(None),) * along + (2,) * (len(shape) - along)] = True
+        yield part
+
+
+def pairs_of_masks():
+    for shape in ((14, 15, 16), (30, 31), (9, 1, 12)):
+        masks = [blobs(shape, 1, 0.3), blobs(shape, 2, 0.15)]
+        masks += degenerate(shape) if min(shape) > 2 else []
+        yield from itertools.product(masks, repeat=2)
+
+
+def plain_cldice(mask, reference):
+    """Return clDice from lists of voxels (Shit et al. 2021, equations 1 and 2)."""
+    voxels = [set(map(tuple, np.argwhere(one).tolist())) for one in (mask, reference)]
+    lines = [set(map(tuple, np.argwhere(skeletonize(one)).tolist())) for one in (mask, reference)]
+    if not voxels[0] or not voxels[1]:
+        return 1.0 if voxels[0] == voxels[1] else 0.0
+    lines = [line or all_of_it for line, all_of_it in zip(lines, voxels, strict=True)]
+    precision = sum(v in voxels[1] for v in lines[0]) / len(lines[0])
+    sensitivity = sum(v in voxels[0] for v in lines[1]) / len(lines[1])
+    if precision == sensitivity == 0:
+        return 0.0
+    return 2 / (1 / precision + 1 / sensitivity) if precision and sensitivity else 0.0
+
+
+def test_measures_agree_with_monai_and_a_plain_program():
+    for mask, reference in pairs_of_masks():
+        one, other = (torch.from_numpy(m)[None, None] for m in (mask, reference))
+        dice = compute_dice(one, other, ignore_empty=False).item()
+        assert segmentation.dice(mask, reference) == pytest.approx(dice, abs=1e-6)
+        if mask.any() or reference.any():  # of two empty masks MONAI's has no value
+            iou = compute_iou(one, other, ignore_empty=False).item()
+            assert segmentation.jaccard(mask, reference) == pytest.approx(iou, abs=1e-6)
+        expected = plain_cldice(mask, reference)
+        assert segmentation.cldice(mask, reference) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("metric", ALL)
