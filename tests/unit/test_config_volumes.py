@@ -76,6 +76,21 @@ def test_folds_are_one_network_each_with_the_teacher_of_the_fold() -> None:
     assert found["small-fold-2"].folds is None
 
 
+def test_entries_in_folds_are_known() -> None:
+    config = parse_config(
+        {
+            "models": {
+                "a": STUDENT | {"folds": 3},
+                "b": STUDENT | {"fold": [0, 2]},
+                "c-fold-0": STUDENT | {"fold": [0, 2]},
+                "d-fold-0": STUDENT,
+            }
+        },
+        where="",
+    )
+    assert config.folds == {"a": ("a-fold-0", "a-fold-1", "a-fold-2")}
+
+
 def test_teachers_of_the_same_fold_or_of_other_images_teach() -> None:
     taught = STUDENT | {"method": "vpbsd", "teacher": "t"}
     found = models(

@@ -99,6 +99,16 @@ def manifests_of_model(wildcards):
     return [training.manifest_path for training in trainings(CONFIG, of=wildcards.model)]
 
 
+def settings_of_folds(wildcards):
+    """Return the settings of the first fold of the entry in `wildcards`."""
+    return CONFIG.models[CONFIG.folds[wildcards.folded][0]]
+
+
+def manifests_of_folds(wildcards):
+    """Return the manifests of the networks of all folds of the entry in `wildcards`."""
+    return [f"{RESULTS}/{MODELS}/{name}/manifest.json" for name in CONFIG.folds[wildcards.folded]]
+
+
 def manifests_of_models(wildcards):
     """Return the manifests of all networks; a configuration without any ends in one line."""
     checked(trainings, CONFIG)

@@ -3,6 +3,7 @@
 
 wildcard_constraints:
     model="|".join(CONFIG.models) or NOTHING,
+    folded="|".join(CONFIG.folds) or NOTHING,
     seed=r"\d+",
 
 
@@ -48,10 +49,30 @@ rule model_card:
         "../scripts/model_card.py"
 
 
+rule cross_validate:
+    """Test the networks of all folds on the whole volumes that they never saw."""
+    input:
+        manifests=manifests_of_folds,
+    output:
+        metrics=f"{RESULTS}/{MODELS}/{{folded}}/folds.json",
+    log:
+        f"{RESULTS}/logs/{MODELS}/{{folded}}/folds.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{MODELS}/{{folded}}/folds.tsv"
+    threads: lambda wildcards: settings_of_folds(wildcards).threads
+    resources:
+        mem_mb=lambda wildcards, attempt: attempt * checked(memory_mb, settings_of_folds(wildcards)),
+        runtime=240,
+        gpu=lambda wildcards: int(settings_of_folds(wildcards).device == "cuda"),
+    script:
+        "../scripts/cross_validate.py"
+
+
 rule models_report:
     """Write the page of all networks: learning curves, metrics over seeds, memory and time."""
     input:
         manifests=manifests_of_models,
+        folds=expand(f"{RESULTS}/{MODELS}/{{folded}}/folds.json", folded=CONFIG.folds),
     output:
         page=report(
             f"{RESULTS}/{MODELS}/report.html",
@@ -68,6 +89,12 @@ rule models_report:
         runtime=10,
     script:
         "../scripts/models_report.py"
+
+
+rule folds:
+    """Metrics over folds of every entry that is trained in folds."""
+    input:
+        rules.models_report.input.folds,
 
 
 rule models:

@@ -13,6 +13,26 @@ def fold_name(name: str, fold: int) -> str:
     return f"{name}-fold-{fold}"
 
 
+def folded(models: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the names of the networks of each entry that is trained in all its folds.
+
+    Parameters
+    ----------
+    models
+        Settings by name, as `with_folds` makes them.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name, settings in models.items():
+        fold = getattr(settings, "fold", None)
+        if fold is None or fold[0] != 0 or not name.endswith(fold_name("", 0)):
+            continue
+        entry = name.removesuffix(fold_name("", 0))
+        names = tuple(fold_name(entry, number) for number in range(fold[1]))
+        if all(getattr(models.get(other), "fold", None) for other in names):
+            found[entry] = names
+    return found
+
+
 def with_folds(models: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     """Return the entries of ``models``, those with ``folds: n`` as n entries with ``fold: [k, n]``.
 

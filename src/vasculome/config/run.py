@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from vasculome.config.folds import with_folds
+from vasculome.config.folds import folded, with_folds
 from vasculome.config.localize import LocalizeConfig
 from vasculome.config.models import ModelConfig, ModelName
 from vasculome.config.point_spread import PsfConfig
@@ -282,6 +282,11 @@ class RunConfig(Settings):
     models: dict[ModelName, ModelConfig] = Field(
         {}, description="Networks to train, by name, for the target `models`."
     )
+
+    @property
+    def folds(self) -> dict[str, tuple[str, ...]]:
+        """Names of the networks of each entry of ``models`` that is trained in folds."""
+        return folded(self.models)
 
 
 def parse_config(content: Mapping[str, Any], *, where: str) -> RunConfig:

@@ -18,8 +18,8 @@ COMMITMENT = 0.25
 
 CodeScores = Literal["squared_distance", "distance"]
 """What codes are drawn by while they are learnt: minus the squared distance from the feature, as in
-a mixture of Gaussians, or minus the distance, as equation 8 of VpbSD prints it, by which codes farther
-than 1 are drawn more often. Afterwards the nearest code is the same."""
+a mixture of Gaussians, or minus the distance, as equation 8 of VpbSD prints it, by which codes
+farther than 1 are drawn more often. Afterwards the nearest code is the same."""
 
 _KEEP = 0.99
 """Of the mean share of codes, from one batch to the next."""

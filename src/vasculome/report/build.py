@@ -55,4 +55,5 @@ def report_models(*, config: Mapping[str, Any], out: str) -> None:
     """Write the page of all networks; raises UserError for what cannot be read."""
     run, _ = load_run(config)
     models = run.model_dump(mode="json")["models"]
-    write_models_report(Path(run.results) / MODELS, models=models, out=Path(out))
+    folder = Path(run.results) / MODELS
+    write_models_report(folder, models=models, out=Path(out), folded=list(run.folds))

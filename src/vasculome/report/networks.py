@@ -26,7 +26,11 @@ _SEGMENTERS = {"student", "teacher"}
 
 
 def write_models_report(
-    folder: Path, *, models: Mapping[str, Mapping[str, Any]], out: Path
+    folder: Path,
+    *,
+    models: Mapping[str, Mapping[str, Any]],
+    out: Path,
+    folded: Sequence[str] = (),
 ) -> None:
     """Write the page, and the pictures under ``figures/``.
 
@@ -36,6 +40,8 @@ def write_models_report(
         Where networks are: ``<name>/manifest.json`` and ``<name>/seed-<seed>/record.json``.
     models
         Settings of each network, by name.
+    folded
+        Entries that are trained in folds: ``<name>/folds.json``.
     out
         The HTML file; it appears complete or not at all.
 
@@ -49,6 +55,9 @@ def write_models_report(
         seeds = [folder / name / f"seed-{seed}/record.json" for seed in settings["seeds"]]
         kept[name] = _read(folder / name / "manifest.json"), [_read(path) for path in seeds]
     sections = [_overview(kept, models)]
+    if folded:
+        tested = {name: _read(folder / name / "folds.json") for name in folded}
+        sections.append(_folds_section(tested))
     album = Album()
     for name, (manifest, records) in kept.items():
         album.add(
@@ -156,6 +165,35 @@ def _overview(kept: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]) 
         "those pixels (site_finder), or the mean Dice index of validation patches at the best "
         "threshold (student, teacher): networks of different kinds cannot be compared by it.",
         tables=[Table("All networks: mean and standard deviation over seeds", header, rows)],
+    )
+
+
+def _folds_section(tested: Mapping[str, Mapping[str, Any]]) -> Section:
+    """Return the metrics over folds, and those of each fold."""
+    metrics = list(next(iter(tested.values()))["metrics_over_folds"])
+    over = [
+        (name, *(_with_spread(content["metrics_over_folds"][metric]) for metric in metrics))
+        for name, content in tested.items()
+    ]
+    each = [
+        (
+            fold["model"],
+            number(len(fold["volumes"])),
+            *(_number(v) for v in fold["metrics"].values()),
+        )
+        for content in tested.values()
+        for fold in content["folds"]
+    ]
+    names = [heading(metric) for metric in metrics]
+    return Section(
+        "Cross-validation",
+        "Each network is asked about the whole volumes that its fold holds out. Their patches "
+        "chose its best step and its threshold, so that the metrics are a little too good; dice at "
+        "half takes the threshold ½ instead.",
+        tables=[
+            Table("Mean and standard deviation over folds", ("name", *names), over),
+            Table("Each fold: the mean over its volumes", ("network", "volumes", *names), each),
+        ],
     )
 
 

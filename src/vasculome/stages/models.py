@@ -133,6 +133,11 @@ def chosen_path(results: str, name: str) -> Path:
     return model_folder(results, name) / f"{name}.safetensors"
 
 
+def folds_path(results: str, name: str) -> Path:
+    """Return where the metrics of an entry over its folds are."""
+    return model_folder(results, name) / "folds.json"
+
+
 def training_of(config: RunConfig, model: str, seed: int) -> Training:
     """Return one training of the configuration."""
     settings = config.models[model]
