@@ -9,7 +9,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vasculome.metrics.calibration import (
+    calibrated,
+    expected_calibration_error,
+    fitted_temperature,
+)
 from vasculome.metrics.segmentation import cldice, dice
+
+SCORES = (
+    "score",
+    "cldice",
+    "threshold",
+    "temperature",
+    "calibration_error",
+    "calibrated_error",
+)
 
 _THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
 
@@ -17,21 +31,28 @@ _THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
 def score_of(
     said: Sequence[NDArray[np.float32]], masks: Sequence[NDArray[np.bool_]]
 ) -> dict[str, float]:
-    """Return mean Dice (the score) and clDice at the best threshold, and that threshold.
+    """Return :data:`SCORES`: mean Dice and clDice at the best threshold, and how sure it may be.
 
     The threshold is what the network is used with, so it is also what the best step is chosen at.
+    With the ``temperature`` T, sigmoid(logit / T) tells how many voxels are vessels indeed: errors
+    of calibration are those before and after it.
 
     Parameters
     ----------
     said, masks
         Probabilities of patches, and their vessels, (z, y, x).
     """
-    threshold = best_threshold(np.stack(said), np.stack(masks))
+    together, truth = np.stack(said), np.stack(masks)
+    threshold = best_threshold(together, truth)
+    temperature = fitted_temperature(together, truth)
     pairs = [(p > threshold, mask) for p, mask in zip(said, masks, strict=True)]
     return {
         "score": float(np.mean([dice(found, mask) for found, mask in pairs])),
         "cldice": float(np.mean([cldice(found, mask) for found, mask in pairs])),
         "threshold": threshold,
+        "temperature": temperature,
+        "calibration_error": expected_calibration_error(together, truth),
+        "calibrated_error": expected_calibration_error(calibrated(together, temperature), truth),
     }
 
 

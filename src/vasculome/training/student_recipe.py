@@ -82,7 +82,7 @@ class StudentRecipe:
         )
 
     def score(self, network: nn.Module) -> dict[str, float]:
-        """Return the student's mean Dice, which is the score, clDice and best threshold."""
+        """Return what `score_of` says of the student: mean Dice is the score."""
         assert isinstance(network, Distillation)
         device = next(network.parameters()).device
         said = [

@@ -25,7 +25,7 @@ from vasculome.training.patch_source import (
     images_of,
     labelled_batch,
 )
-from vasculome.training.segment_scores import probability_of, score_of
+from vasculome.training.segment_scores import SCORES, probability_of, score_of
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class TeacherRecipe:
         return loss
 
     def score(self, network: nn.Module) -> dict[str, float]:
-        """Return mean Dice, which is the score, clDice, best threshold, and use of the codebook.
+        """Return what `score_of` does, and the use of the codebook.
 
         ``perplexity`` is of the codes of the validation patches, of which there are one for 32³
         voxels: it cannot be above their number. ``training_perplexity`` is of those that were
@@ -128,7 +128,7 @@ class TeacherRecipe:
             "reconstruction_error": error,
         }
         if not network.fine_tuned:
-            return {"score": -error, "cldice": math.nan, "threshold": math.nan, **found}
+            return {**dict.fromkeys(SCORES, math.nan), "score": -error, **found}
         return {**score_of(said, [mask for _, mask in self._validation]), **found}
 
     @functools.cached_property

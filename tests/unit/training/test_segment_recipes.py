@@ -18,7 +18,12 @@ from vasculome.training import segment_losses as losses
 from vasculome.training.distill import METHODS
 from vasculome.training.loop import CHECKPOINT, Plan, train
 from vasculome.training.patch_source import RenderedPatches
-from vasculome.training.segment_scores import best_threshold, probability_of, score_of
+from vasculome.training.segment_scores import (
+    SCORES,
+    best_threshold,
+    probability_of,
+    score_of,
+)
 from vasculome.training.student_recipe import StudentRecipe, student_alone
 from vasculome.training.teacher_recipe import TeacherRecipe
 from vasculome.training.vessel_scenes import light_sheet
@@ -38,6 +43,11 @@ def test_the_score_is_dice_and_the_threshold_the_best():
     unsure = score_of([0.4 * p for p in said], masks)
     assert (unsure["score"], unsure["cldice"]) == (1, 1)
     assert 0.04 <= unsure["threshold"] < 0.36
+    assert tuple(unsure) == SCORES
+    # It says 0.36 of vessels and 0.04 of the rest, of which 32 and 96 are.
+    assert unsure["calibration_error"] == pytest.approx((32 * 0.64 + 96 * 0.04) / 128)
+    assert unsure["calibrated_error"] < unsure["calibration_error"]
+    assert unsure["temperature"] < 1
     said[0] = np.zeros_like(said[0])
     assert score_of(said, masks)["score"] == 0.5
     # Only above 0.7 are all who say so right.
