@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vasculome.compute.blocks import TileResult, map_tiles
 from vasculome.compute.memory import MemoryBound
 from vasculome.config import RunConfig
+from vasculome.errors import UserError
 from vasculome.geometry import Box, Tile, TileGrid
 from vasculome.stages.ingest_image import expected_shape
 from vasculome.stages.job import Job, Outcome, content_of
@@ -37,8 +38,12 @@ _EDGES_AT_ONCE = 10_000
 _EDGES_BYTES = 40_000_000
 # As the maps take it: skeleton points a voxel of the mask, at the most.
 _POINTS_PER_VOXEL = 0.01
-_POINT_BYTES = 600
 _SEAM_POINT_BYTES = 40
+# Lines of one voxel with two voxels between them fill a ninth of a volume; vessels a thousandth.
+# A tile with more than this in it, and with more than a handful, holds no lines.
+_MOST_POINTS_PER_VOXEL = 0.04
+_HANDFUL = 10_000
+_POINT_BYTES = 250
 
 
 def settings(config: RunConfig) -> tuple[()]:
@@ -49,8 +54,8 @@ def settings(config: RunConfig) -> tuple[()]:
 def bound(job: Job) -> MemoryBound:
     """Return the memory bound: skeleton and kinds of voxels with halo, and lists of points.
 
-    The main process holds what waits for the next layer of tiles, and the edges that it writes
-    at once.
+    It holds for as many points as a tile may have. The main process holds what waits for the next
+    layer of tiles, and the edges that it writes at once.
     """
     outer = shard_voxels(job, (2 * HALO_VOXELS,) * 3)
     points = _POINTS_PER_VOXEL * shard_voxels(job)
@@ -58,7 +63,8 @@ def bound(job: Job) -> MemoryBound:
     shape = expected_shape(job, mapped_tiles(job))
     layer = math.prod(math.ceil(n / s) for n, s in zip(shape[1:], shard[1:], strict=True))
     waiting = 2 * layer * points * _SEAM_POINT_BYTES
-    workers = MemoryBound(int(5 * outer + points * _POINT_BYTES), job.workers)
+    most = max(_MOST_POINTS_PER_VOXEL * shard_voxels(job), _HANDFUL)
+    workers = MemoryBound(int(5 * outer + most * _POINT_BYTES), job.workers)
     return dataclasses.replace(workers, main_bytes=int(waiting) + _EDGES_BYTES)
 
 
@@ -92,8 +98,10 @@ def _trace(tile: Tile, *, skeleton: Image, grid: TileGrid, folder: Path) -> Tile
     """Write the nodes and edges that lie in one tile, and what it must tell the others."""
     spec = skeleton.spec
     number = grid.number(tile)
+    lines = skeleton.read(tile.outer) > 0
+    _check_lines(lines[tile.core_in_outer], tile, skeleton.path)
     nodes, edges, seam = graph_of_tile(
-        skeleton.read(tile.outer) > 0,
+        lines,
         read_table(part_path(folder / POINTS, number), ["radius_um"])["radius_um"],
         core=tile.core,
         outer=tile.outer,
@@ -105,6 +113,20 @@ def _trace(tile: Tile, *, skeleton: Image, grid: TileGrid, folder: Path) -> Tile
     for name, checksum in _write_part(folder / GRAPH, number, nodes, edges, spec).items():
         files[f"../{GRAPH}/{name}"] = checksum
     return TileResult(files, _record(nodes, edges))
+
+
+def _check_lines(core: NDArray[np.bool_], tile: Tile, path: Path) -> None:
+    """Raise UserError for a tile that holds more than centre lines can fill."""
+    points = int(np.count_nonzero(core))
+    if points > max(_MOST_POINTS_PER_VOXEL * core.size, _HANDFUL):
+        first = ", ".join(map(str, tile.core.start))
+        raise UserError(
+            f"{points / core.size:.0%} of the block at voxel ({first}) is centre line, and lines "
+            f"fill {_MOST_POINTS_PER_VOXEL:.0%} at most: its mask is solid or noise",
+            where=path,
+            fix="look at mask.ome.zarr there; raise microscopy.skeleton.max_radius_um if vessels "
+            "are wider, or the thresholds of microscopy.segment if it is no vessel",
+        )
 
 
 def _join(

@@ -22,10 +22,24 @@ from vasculome.stages.raw_tiles import mapped_tiles
 from vasculome.stages.volume import build_image, like, shard_voxels
 from vasculome.storage.bundles import read_bundle, write_bundle
 from vasculome.storage.omezarr import Image, open_image
-from vasculome.vessels.components import TileSummary, join, keep, label_block, summarize
+from vasculome.vessels.components import (
+    Objects,
+    TileSummary,
+    join,
+    keep,
+    keep_in_tile,
+    label_block,
+    measure,
+    summarize,
+)
 
 MASK = "mask.ome.zarr"
 COMPONENTS = "components"
+
+# Objects on a voxel of a tile's face: more than twice those of 1,000 vessels that cross a mm² of
+# voxels of 2 um.
+_CROSSINGS_PER_VOXEL = 0.01
+_CROSSING_BYTES = 100
 
 
 def settings(config: RunConfig) -> tuple[SegmentConfig]:
@@ -36,12 +50,15 @@ def settings(config: RunConfig) -> tuple[SegmentConfig]:
 def bound(job: Job) -> MemoryBound:
     """Return the memory bound: candidates, labels and their work space, and the mask.
 
-    The main process holds the faces of two layers of tiles while it joins them.
+    The main process holds the faces of two layers of tiles while it joins them, and what crosses
+    the faces of all tiles.
     """
     shard = job.config.storage.shard_zyx
     shape = expected_shape(job, mapped_tiles(job))
-    layer = [math.ceil(n / s) for n, s in zip(shape[1:], shard[1:], strict=True)]
-    faces = 2 * 4 * 2 * sum(math.prod(shard) // n for n in shard) * math.prod(layer)
+    tiles = [math.ceil(n / s) for n, s in zip(shape, shard, strict=True)]
+    on_faces = 2 * sum(math.prod(shard) // n for n in shard)
+    faces = 2 * 4 * on_faces * math.prod(tiles[1:])
+    faces += int(_CROSSINGS_PER_VOXEL * on_faces * _CROSSING_BYTES) * math.prod(tiles)
     workers = MemoryBound(shard_voxels(job) * (1 + 1 + 4 * 3 + 1), job.workers)
     return dataclasses.replace(workers, main_bytes=faces)
 
@@ -55,8 +72,10 @@ def run(job: Job) -> Outcome:
     min_um3 = job.config.microscopy.segment.min_object_um3
     min_voxels = max(1, math.ceil(min_um3 / math.prod(spec.spacing_um)))
     with job.cluster() as cluster:
-        map_tiles(
-            functools.partial(_summarize, candidates=candidates, folder=folder),
+        summarized = map_tiles(
+            functools.partial(
+                _summarize, candidates=candidates, folder=folder, min_voxels=min_voxels
+            ),
             grid,
             total=len(grid),
             store=folder,
@@ -73,18 +92,18 @@ def run(job: Job) -> Outcome:
             job,
             MASK,
             like(spec, dtype="uint8", quantity="vessel"),
-            functools.partial(_select, candidates=candidates, folder=folder),
+            functools.partial(_select, candidates=candidates, folder=folder, min_voxels=min_voxels),
             grid,
             cluster=cluster,
         )
     voxels = built.totals("voxels")["voxels"]
-    wanted = (table.sizes >= min_voxels) & table.has_strong
+    counts = [_count(table.objects, min_voxels), *(r.record for r in summarized.values())]
     return Outcome(
         built.content,
         {
-            "objects": int(np.count_nonzero(wanted[1:])),
-            "objects_removed": int(np.count_nonzero(~wanted[1:])),
-            "largest_object_voxels": int(table.sizes.max()),
+            "objects": sum(count["objects"] for count in counts),
+            "objects_removed": sum(count["objects_removed"] for count in counts),
+            "largest_object_voxels": max(count["largest_object_voxels"] for count in counts),
             "vessel_voxels": voxels,
             "vessel_fraction_percent": round(100 * voxels / math.prod(spec.shape), 3),
         },
@@ -92,36 +111,52 @@ def run(job: Job) -> Outcome:
     )
 
 
-def _summarize(tile: Tile, *, candidates: Image, folder: Path) -> TileResult:
-    """Label one tile and write what the others must know of it."""
+def _count(objects: Objects, min_voxels: int) -> dict[str, int]:
+    wanted = objects.wanted(min_voxels=min_voxels, need_strong=True)
+    return {
+        "objects": int(np.count_nonzero(wanted[1:])),
+        "objects_removed": int(np.count_nonzero(~wanted[1:])),
+        "largest_object_voxels": int(objects.sizes.max()),
+    }
+
+
+def _summarize(tile: Tile, *, candidates: Image, folder: Path, min_voxels: int) -> TileResult:
+    """Label one tile, write what the others must know of it, and count the rest of it."""
     classes = candidates.read(tile.core)
-    summary = summarize(label_block(classes > 0), classes, index=tile.index)
+    labels = label_block(classes > 0)
+    objects, on_face = measure(labels, classes)
+    summary = summarize(labels, objects, on_face, index=tile.index)
     faces = {
         f"face_{axis}_{end}": face
         for axis, ends in enumerate(summary.faces)
         for end, face in enumerate(ends)
     }
     path = folder / f"{tile.id}.npz"
-    checksum = write_bundle(
-        path, {"sizes": summary.sizes, "has_strong": summary.has_strong, **faces}
-    )
-    return TileResult({path.name: checksum})
+    of_objects = {"sizes": summary.objects.sizes, "has_strong": summary.objects.has_strong}
+    checksum = write_bundle(path, {**of_objects, **faces})
+    return TileResult({path.name: checksum}, _count(objects.take(~on_face), min_voxels))
 
 
 def _summaries(folder: Path, grid: TileGrid) -> Iterator[TileSummary]:
     for tile in grid:
         parts = read_bundle(folder / f"{tile.id}.npz")
         faces = tuple((parts[f"face_{axis}_0"], parts[f"face_{axis}_1"]) for axis in range(3))
-        yield TileSummary(tile.index, parts["sizes"], parts["has_strong"], faces)
+        yield TileSummary(tile.index, Objects(parts["sizes"], parts["has_strong"]), faces)
 
 
 def _kept_path(folder: Path, tile: Tile) -> Path:
     return folder / f"{tile.id}.kept.npz"
 
 
-def _select(target: Image, tile: Tile, *, candidates: Image, folder: Path) -> TileResult:
+def _select(
+    target: Image, tile: Tile, *, candidates: Image, folder: Path, min_voxels: int
+) -> TileResult:
     """Label one tile once more, and write the mask of the objects that are kept."""
-    labels = label_block(candidates.read(tile.core) > 0)
-    kept: NDArray[np.bool_] = read_bundle(_kept_path(folder, tile))["kept"]
+    classes = candidates.read(tile.core)
+    labels = label_block(classes > 0)
+    kept_on_face: NDArray[np.bool_] = read_bundle(_kept_path(folder, tile))["kept"]
+    kept = keep_in_tile(
+        *measure(labels, classes), kept_on_face, min_voxels=min_voxels, need_strong=True
+    )
     mask = kept[labels].astype(np.uint8)
     return TileResult(target.write(tile.core, mask), {"voxels": int(np.count_nonzero(mask))})

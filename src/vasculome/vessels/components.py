@@ -1,9 +1,10 @@
 """Connected components of a volume that is seen one tile at a time.
 
-Each tile is labelled alone; what it tells the others is small: the size of each of its
-components, whether it holds a strong voxel, and the labels on its faces. Neighbouring faces
-say which components are one. Voxels are neighbours across faces, edges and corners (26 in 3-D,
-8 in 2-D), also between tiles that share an edge or a corner only.
+Each tile is labelled alone. What lies within it as a whole is decided there; of the components
+that touch its faces, and of no others, it tells the size, whether there is a strong voxel, and
+where on the faces they lie. Neighbouring faces say which components are one. Voxels are
+neighbours across faces, edges and corners (26 in 3-D, 8 in 2-D), also between tiles that share an
+edge or a corner only.
 """
 
 from __future__ import annotations
@@ -25,24 +26,50 @@ Index = tuple[int, ...]
 
 
 @dataclass(frozen=True)
+class Objects:
+    """Components by their labels; entry 0 is the background.
+
+    Attributes
+    ----------
+    sizes
+        (labels + 1,) int64 voxels of each; 0 for the background.
+    has_strong
+        (labels + 1,) bool, whether it holds a strong voxel.
+    """
+
+    sizes: NDArray[np.int64]
+    has_strong: NDArray[np.bool_]
+
+    def take(self, labels: NDArray[np.bool_]) -> Objects:
+        """Return those marked, after the background, which always is there."""
+        rows = np.concatenate([[0], 1 + np.flatnonzero(labels[1:])])
+        return Objects(self.sizes[rows], self.has_strong[rows])
+
+    def wanted(self, *, min_voxels: int = 1, need_strong: bool = False) -> NDArray[np.bool_]:
+        """Return which are kept, see `keep`."""
+        wanted = self.sizes >= min_voxels
+        if need_strong:
+            wanted &= self.has_strong
+        wanted[0] = False
+        return wanted
+
+
+@dataclass(frozen=True)
 class TileSummary:
-    """What a tile must tell of its components.
+    """What a tile must tell of its components: of those that touch its faces, from 1.
 
     Attributes
     ----------
     index
         Index of the tile in its grid.
-    sizes
-        (labels + 1,) int64 voxels of each component; entry 0, the background, is 0.
-    has_strong
-        (labels + 1,) bool, whether the component holds a strong voxel.
+    objects
+        The components on its faces, as far as they lie in the tile.
     faces
-        For each axis the labels on the tile's first and on its last plane along it, uint32.
+        For each axis their labels on the tile's first and on its last plane along it, uint32.
     """
 
     index: Index
-    sizes: NDArray[np.int64]
-    has_strong: NDArray[np.bool_]
+    objects: Objects
     faces: tuple[tuple[NDArray[np.uint32], NDArray[np.uint32]], ...]
 
     def border(self, step: Index) -> NDArray[np.uint32]:
@@ -55,22 +82,19 @@ class TileSummary:
 
 @dataclass(frozen=True)
 class ComponentTable:
-    """The components of the whole volume.
+    """The components of the whole volume that touch a face of a tile.
 
     Attributes
     ----------
     tile_labels
-        For each tile, (labels + 1,) int64: the component that each of its labels belongs to.
+        For each tile, (labels + 1,) int64: the component that each label on its faces belongs to.
         Components count from 1, in the order of the tiles' indices; 0 is the background.
-    sizes
-        (components + 1,) int64, voxels of each.
-    has_strong
-        (components + 1,) bool.
+    objects
+        The components.
     """
 
     tile_labels: dict[Index, NDArray[np.int64]]
-    sizes: NDArray[np.int64]
-    has_strong: NDArray[np.bool_]
+    objects: Objects
 
 
 def label_block(mask: NDArray[np.bool_]) -> NDArray[np.uint32]:
@@ -79,10 +103,10 @@ def label_block(mask: NDArray[np.bool_]) -> NDArray[np.uint32]:
     return labels.astype(np.uint32)
 
 
-def summarize(
-    labels: NDArray[np.uint32], classes: NDArray[np.uint8] | None = None, *, index: Index
-) -> TileSummary:
-    """Return what the other tiles must know of this one.
+def measure(
+    labels: NDArray[np.uint32], classes: NDArray[np.uint8] | None = None
+) -> tuple[Objects, NDArray[np.bool_]]:
+    """Measure the components of a tile, and return which of them touch its faces.
 
     Parameters
     ----------
@@ -91,26 +115,51 @@ def summarize(
     classes
         Hysteresis classes of the same voxels (see `vasculome.vessels.enhance`); without them
         no component is strong.
+
+    Returns
+    -------
+    objects
+        The components.
+    on_face
+        (labels + 1,) bool.
+    """
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    has_strong, on_face = np.zeros((2, len(sizes)), bool)
+    if classes is not None:
+        has_strong[labels[classes == STRONG]] = True
+    for axis in range(labels.ndim):
+        on_face[labels.take([0, -1], axis)] = True
+    has_strong[0] = on_face[0] = False
+    return Objects(sizes.astype(np.int64), has_strong), on_face
+
+
+def summarize(
+    labels: NDArray[np.uint32], objects: Objects, on_face: NDArray[np.bool_], *, index: Index
+) -> TileSummary:
+    """Return what the other tiles must know of this one.
+
+    Parameters
+    ----------
+    labels
+        Labels of the tile's core.
+    objects, on_face
+        What `measure` tells of them.
     index
         Index of the tile in its grid.
     """
-    flat = labels.ravel()
-    sizes = np.bincount(flat)
-    sizes[0] = 0
-    has_strong = np.zeros(len(sizes), bool)
-    if classes is not None:
-        has_strong[labels[classes == STRONG]] = True
-        has_strong[0] = False
+    number = np.where(on_face, np.cumsum(on_face), 0).astype(np.uint32)
     faces = tuple(
-        (labels.take(0, axis).copy(), labels.take(-1, axis).copy()) for axis in range(labels.ndim)
+        (number[labels.take(0, axis)], number[labels.take(-1, axis)]) for axis in range(labels.ndim)
     )
-    return TileSummary(index, sizes.astype(np.int64), has_strong, faces)
+    return TileSummary(index, objects.take(on_face), faces)
 
 
 def join(summaries: Iterable[TileSummary], grid: TileGrid) -> ComponentTable:
-    """Join the components of all tiles into those of the whole volume.
+    """Join the components on the faces of all tiles into those of the whole volume.
 
-    Faces are held for two layers of tiles only: memory grows with the plane, not the volume.
+    Faces are held for two layers of tiles only; beside them memory grows with the components
+    that cross a face, not with all.
 
     Parameters
     ----------
@@ -128,18 +177,17 @@ def join(summaries: Iterable[TileSummary], grid: TileGrid) -> ComponentTable:
     # Label k >= 1 of a tile is node first + k - 1 of one graph over all tiles.
     first: dict[Index, int] = {}
     near: dict[Index, TileSummary] = {}
-    tile_sizes, tile_strong = [], []
+    parts: list[Objects] = []
     edges = [np.empty((0, 2), np.int64)]
     nodes = 0
     for tile, summary in itertools.zip_longest(grid, summaries):
         if tile is None or summary is None or tile.index != summary.index:
             raise ValueError("the summaries are not those of the grid's tiles in their order")
         first[tile.index] = nodes
-        nodes += len(summary.sizes) - 1
+        nodes += len(summary.objects.sizes) - 1
         near = {i: other for i, other in near.items() if i[0] >= tile.index[0] - 1}
         near[tile.index] = summary
-        tile_sizes.append(summary.sizes)
-        tile_strong.append(summary.has_strong)
+        parts.append(summary.objects)
         for step in back:
             index = tuple(i + s for i, s in zip(tile.index, step, strict=True))
             if index in near:
@@ -151,21 +199,20 @@ def join(summaries: Iterable[TileSummary], grid: TileGrid) -> ComponentTable:
     total, component = connected_components(graph, directed=False)
     component = np.concatenate([[0], component.astype(np.int64) + 1])
 
-    sizes = np.zeros(total + 1, np.int64)
-    has_strong = np.zeros(total + 1, bool)
+    joined = Objects(np.zeros(total + 1, np.int64), np.zeros(total + 1, bool))
     tile_labels = {}
-    for (index, start), voxels, strong in zip(first.items(), tile_sizes, tile_strong, strict=True):
-        components = np.concatenate([[0], component[start + 1 : start + len(voxels)]])
-        np.add.at(sizes, components, voxels)
-        has_strong[components[strong]] = True
+    for (index, start), part in zip(first.items(), parts, strict=True):
+        components = np.concatenate([[0], component[start + 1 : start + len(part.sizes)]])
+        np.add.at(joined.sizes, components, part.sizes)
+        joined.has_strong[components[part.has_strong]] = True
         tile_labels[index] = components
-    return ComponentTable(tile_labels, sizes, has_strong)
+    return ComponentTable(tile_labels, joined)
 
 
 def keep(
     table: ComponentTable, *, min_voxels: int = 1, need_strong: bool = False
 ) -> dict[Index, NDArray[np.bool_]]:
-    """Return, for each tile, which of its labels belong to a component that is kept.
+    """Return, for each tile, which labels on its faces belong to a component that is kept.
 
     Parameters
     ----------
@@ -179,13 +226,34 @@ def keep(
     Returns
     -------
     dict
-        For each tile index (labels + 1,) bool; ``lookup[labels]`` is the tile's mask.
+        For each tile index (labels + 1,) bool, for `keep_in_tile`.
     """
-    kept = table.sizes >= min_voxels
-    if need_strong:
-        kept &= table.has_strong
-    kept[0] = False
+    kept = table.objects.wanted(min_voxels=min_voxels, need_strong=need_strong)
     return {index: kept[labels] for index, labels in table.tile_labels.items()}
+
+
+def keep_in_tile(
+    objects: Objects,
+    on_face: NDArray[np.bool_],
+    kept_on_face: NDArray[np.bool_],
+    *,
+    min_voxels: int = 1,
+    need_strong: bool = False,
+) -> NDArray[np.bool_]:
+    """Return which components of a tile are kept; ``lookup[labels]`` is its mask.
+
+    Parameters
+    ----------
+    objects, on_face
+        What `measure` tells of the tile.
+    kept_on_face
+        What `keep` tells of those on its faces.
+    min_voxels, need_strong
+        As of `keep`.
+    """
+    kept = objects.wanted(min_voxels=min_voxels, need_strong=need_strong)
+    kept[on_face] = kept_on_face[1:]
+    return kept
 
 
 def _touching(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> NDArray[np.int64]:

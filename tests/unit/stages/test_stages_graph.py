@@ -8,6 +8,7 @@ import pytest
 from scipy import ndimage
 
 from vasculome.config import RunConfig, Sample
+from vasculome.errors import UserError
 from vasculome.geometry import Box
 from vasculome.metrics.topology import betti_numbers
 from vasculome.stages import graph, skeleton
@@ -172,6 +173,14 @@ def test_ledgers_tell_of_all_files(runs):
     assert recorded == 3 * (len(list((brain / "graph_seams").glob("*.npz"))) + 1) + 1
     (brain / "graph/nodes/part-000000.parquet").unlink()
     assert any(damage for store in outcome.stores for damage in verify(brain / store))
+
+
+def test_a_block_that_holds_no_lines_is_refused(tmp_path):
+    # Wider than max_radius_um by far, so that thinning does not come to an end.
+    with pytest.raises(UserError, match=r"% of the block at voxel \(0, 0, 0\)") as refused:
+        _run(tmp_path, np.ones(SHAPE, bool), SHAPE)
+    assert "skeleton.ome.zarr" in str(refused.value)
+    assert "max_radius_um" in str(refused.value)
 
 
 def test_an_empty_mask_has_an_empty_graph(tmp_path):

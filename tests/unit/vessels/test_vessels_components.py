@@ -15,17 +15,23 @@ from vasculome.vessels.enhance import BACKGROUND, STRONG, WEAK
 def label_in_tiles(classes, tile_shape):
     grid = TileGrid(Box.of_shape(classes.shape), tile_shape, (0,) * classes.ndim)
     labels = {t.index: components.label_block(classes[t.core.slices] > 0) for t in grid}
-    summaries = [
-        components.summarize(labels[t.index], classes[t.core.slices], index=t.index) for t in grid
-    ]
-    return grid, labels, components.join(summaries, grid)
+    measured = {t.index: components.measure(labels[t.index], classes[t.core.slices]) for t in grid}
+    summaries = [components.summarize(labels[i], *measured[i], index=i) for i in labels]
+    return grid, labels, measured, components.join(summaries, grid)
 
 
-def assemble(grid, labels, lookup):
-    whole = np.empty(grid.domain.shape, np.result_type(*lookup.values()))
+def kept_of_tiles(classes, tile_shape, **wanted):
+    """Return the mask that is kept, and how large the objects are, in falling order."""
+    grid, labels, measured, table = label_in_tiles(classes, tile_shape)
+    lookup = components.keep(table, **wanted)
+    whole = np.empty(classes.shape, bool)
+    sizes = table.objects.sizes[1:].tolist()
     for tile in grid:
-        whole[tile.core.slices] = lookup[tile.index][labels[tile.index]]
-    return whole
+        objects, on_face = measured[tile.index]
+        kept = components.keep_in_tile(objects, on_face, lookup[tile.index], **wanted)
+        whole[tile.core.slices] = kept[labels[tile.index]]
+        sizes += objects.take(~on_face).sizes[1:].tolist()
+    return whole, sorted(sizes, reverse=True)
 
 
 @st.composite
@@ -45,16 +51,12 @@ def volumes_and_tiles(draw):
 @settings(max_examples=60, deadline=None)
 def test_joined_tiles_equal_the_whole(case, min_voxels):
     classes, tile_shape = case
-    grid, labels, table = label_in_tiles(classes, tile_shape)
-    tiled = assemble(grid, labels, table.tile_labels)
-
     truth, count = measure.label(classes > 0, return_num=True, connectivity=classes.ndim)
-    assert len(table.sizes) == count + 1
-    pairs = np.unique(np.stack([tiled.ravel(), truth.ravel()]), axis=1)
-    assert pairs.shape[1] == len(np.unique(truth))  # one of ours for each of theirs
-    np.testing.assert_array_equal(table.sizes[1:], np.bincount(tiled.ravel())[1:])
+    everything, sizes = kept_of_tiles(classes, tile_shape)
+    np.testing.assert_array_equal(everything, truth > 0)
+    assert sizes == sorted(np.bincount(truth.ravel())[1:], reverse=True)
 
-    kept = assemble(grid, labels, components.keep(table, min_voxels=min_voxels, need_strong=True))
+    kept, _ = kept_of_tiles(classes, tile_shape, min_voxels=min_voxels, need_strong=True)
     index = np.arange(1, count + 1)
     strong = np.array(ndimage.maximum(classes, truth, index)).reshape(-1) == STRONG
     large = np.bincount(truth.ravel(), minlength=count + 1)[1:] >= min_voxels
@@ -64,10 +66,9 @@ def test_joined_tiles_equal_the_whole(case, min_voxels):
 def test_summaries_out_of_order_are_refused():
     classes = np.ones((4, 4), np.uint8)
     grid = TileGrid(Box.of_shape(classes.shape), (2, 2), (0, 0))
-    summaries = [
-        components.summarize(components.label_block(classes[t.core.slices] > 0), index=t.index)
-        for t in grid
-    ]
+    labels = components.label_block(classes[:2, :2] > 0)
+    measured = components.measure(labels)
+    summaries = [components.summarize(labels, *measured, index=t.index) for t in grid]
     for wrong in (summaries[::-1], summaries[:-1], [*summaries, summaries[0]]):
         with pytest.raises(ValueError, match="in their order"):
             components.join(wrong, grid)
@@ -79,21 +80,35 @@ def test_one_voxel_on_each_side_of_a_seam_is_one_component(step):
     here = tuple(2 if s >= 0 else 3 for s in step)
     there = tuple(h + s for h, s in zip(here, step, strict=True))
     classes[here], classes[there] = WEAK, STRONG
-    _, _, table = label_in_tiles(classes, (3, 3, 3))
-    assert table.sizes.tolist() == [0, 2]
-    assert table.has_strong.tolist() == [False, True]
+    *_, table = label_in_tiles(classes, (3, 3, 3))
+    assert table.objects.sizes.tolist() == [0, 2]
+    assert table.objects.has_strong.tolist() == [False, True]
+
+
+def test_tables_hold_nothing_but_what_touches_a_face():
+    classes = np.zeros((40, 40, 40), np.uint8)
+    classes[2:38:2, 2:38:2, 2:38:2] = STRONG
+    classes[10, 10, 38:] = WEAK  # joins the last of its row, and the face
+    _, labels, measured, table = label_in_tiles(classes, (40, 40, 20))
+    assert [labels[index].max() for index in labels] == [18**2 * 9, 18**2 * 9 + 1]
+    # Those in the first plane of the second tile, and the line.
+    assert [len(components.measure(labels[i])[1].nonzero()[0]) for i in labels] == [0, 18**2 + 1]
+    assert len(table.objects.sizes) == 1 + 18**2 + 1
+    kept, sizes = kept_of_tiles(classes, (40, 40, 20), min_voxels=1, need_strong=True)
+    assert len(sizes) == 18**3 + 1 and kept.sum() == 18**3
+    assert all(on_face.sum() < len(on_face) / 2 for _, on_face in measured.values())
 
 
 def test_empty_volume_has_no_components():
     classes = np.full((4, 4), BACKGROUND, np.uint8)
-    grid, labels, table = label_in_tiles(classes, (2, 3))
-    assert table.sizes.tolist() == [0]
-    assert not assemble(grid, labels, components.keep(table)).any()
+    kept, sizes = kept_of_tiles(classes, (2, 3))
+    assert sizes == [] and not kept.any()
 
 
 def test_missing_or_foreign_tiles_are_refused():
     grid = TileGrid(Box.of_shape((4, 4)), (2, 2), (0, 0))
     labels = np.zeros((2, 2), np.uint32)
-    summaries = [components.summarize(labels, index=t.index) for t in grid]
+    measured = components.measure(labels)
+    summaries = [components.summarize(labels, *measured, index=t.index) for t in grid]
     with pytest.raises(ValueError, match="in their order"):
         components.join(summaries[:-1], grid)
