@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 
@@ -13,15 +14,16 @@ from safetensors.torch import load_file
 from vasculome.config import StudentConfig, TeacherConfig, parse_config
 from vasculome.errors import UserError
 from vasculome.models.build import build
-from vasculome.models.student import StudentDesign
+from vasculome.models.student import Student, StudentDesign
 from vasculome.models.teacher import SMALL, Teacher, TeacherDesign
 from vasculome.stages import segment_recipes
 from vasculome.stages.models import training_of
 from vasculome.stages.recipes import data_of, plan_of, recipe_of
 from vasculome.stages.segment_recipes import read_teacher
-from vasculome.stages.train import train_model
+from vasculome.stages.train import card_of, train_model
 from vasculome.storage.weights import write_weights
 from vasculome.training.distill import METHODS
+from vasculome.training.loop import Record
 from vasculome.training.vessel_scenes import broad, two_photon
 
 TINY = {
@@ -159,6 +161,18 @@ def test_a_student_depends_on_its_teacher(tmp_path, teachers):
     assert alone.teacher is None and not alone.teachers
     # A student that names itself means a file of that name, which there is not.
     assert not _training(tmp_path, a={**taught, "teacher": "a"}).teachers
+
+
+def test_a_card_tells_which_teacher_it_was(tmp_path, teachers):
+    path = teachers / "good.safetensors"
+    given = {**TINY, "method": "kd", "patch_voxels": 64, "teacher": str(path)}
+    training = _training(tmp_path, a=given)
+    record = Record(step=[0], validated=[1], metrics=[{"score": 1.0}], best_step=1)
+    card = card_of(training, Student(StudentDesign((2, 4))), record)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert card["teacher"] == {"path": str(path), "sha256": digest}
+    alone = card_of(_training(tmp_path, a=TINY), Student(StudentDesign((2, 4))), record)
+    assert "teacher" not in alone
 
 
 def test_a_teacher_comes_back_from_its_file(teachers):
