@@ -1,6 +1,7 @@
 """The graph of a mask on disk: the same whatever the shards, and readable by others."""
 
 import json
+import tracemalloc
 
 import networkx as nx
 import numpy as np
@@ -9,13 +10,14 @@ from scipy import ndimage
 
 from vasculome.config import RunConfig, Sample
 from vasculome.errors import UserError
-from vasculome.geometry import Box
+from vasculome.geometry import Box, Tile
 from vasculome.metrics.topology import betti_numbers
 from vasculome.stages import graph, skeleton
 from vasculome.stages.job import Job
 from vasculome.storage.omezarr import ImageSpec, create_image, open_image
 from vasculome.storage.tables import read_parts
 from vasculome.storage.verify import verify
+from vasculome.vessels.graph import graph_of_tile
 
 SHAPE, SPACING_UM, ORIGIN_UM = (40, 48, 56), (4.0, 2.0, 2.0), (100.0, 200.0, 300.0)
 
@@ -181,6 +183,26 @@ def test_a_block_that_holds_no_lines_is_refused(tmp_path):
         _run(tmp_path, np.ones(SHAPE, bool), SHAPE)
     assert "skeleton.ome.zarr" in str(refused.value)
     assert "max_radius_um" in str(refused.value)
+
+
+def test_the_fullest_block_that_is_taken_stays_under_the_bound(tmp_path, monkeypatch):
+    shard = (64, 64, 64)
+    monkeypatch.setattr(graph, "mapped_tiles", lambda job: None)
+    monkeypatch.setattr(graph, "expected_shape", lambda job, tiles: shard)
+    bound = graph.bound(_job(tmp_path, "graph", shard))
+    # Voxels at random, nearly all of them branch points and ends: nothing costs more.
+    voxels = np.zeros(shard, bool)
+    voxels.ravel()[np.random.default_rng(5).permutation(voxels.size)[: voxels.size // 25]] = True
+    tile = Tile((0, 0, 0), Box.of_shape(shard), Box.of_shape(shard))
+    graph._check_lines(voxels, tile, tmp_path)
+    parts = {"core": tile.core, "outer": tile.core, "shape": shard, "spacing_um": SPACING_UM}
+    radius_um = np.ones(voxels.sum(), np.float32)
+    graph_of_tile(voxels, radius_um, **parts)  # compiled
+    tracemalloc.start()
+    graph_of_tile(voxels, radius_um, **parts)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < bound.bytes_per_worker
 
 
 def test_an_empty_mask_has_an_empty_graph(tmp_path):
