@@ -13,7 +13,9 @@ from typing import Any
 from vasculome.compute.cluster import Cluster, open_cluster
 from vasculome.compute.device import peak_rss_bytes
 from vasculome.config import RunConfig, Sample
-from vasculome.stages import enhance, segment_network
+from vasculome.models import vessel_tiles
+from vasculome.models.student_engine import StudentEngine
+from vasculome.stages import enhance
 from vasculome.stages.job import Job, execute
 
 CANDIDATES, PROBABILITY = "candidates.ome.zarr", "vessel_probability.ome.zarr"
@@ -49,19 +51,15 @@ def job_of(task: dict[str, Any]) -> Job:
     return Job("enhance", config, sample, task.get("workers", 1))
 
 
-class Timed:
+class Timed(StudentEngine):
     """Counts the seconds that a network takes."""
 
-    def __init__(self, network: Any) -> None:
-        self.network, self.seconds = network, 0.0
+    seconds = 0.0
 
-    def parameters(self) -> Any:
-        return self.network.parameters()
-
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, image: Any) -> Any:
         begin = time.perf_counter()
-        answer = self.network(x)
-        self.seconds += time.perf_counter() - begin
+        answer = super().__call__(image)
+        Timed.seconds += time.perf_counter() - begin
         return answer
 
 
@@ -77,20 +75,13 @@ def forget(job: Job) -> None:
 def run(task: dict[str, Any]) -> dict[str, Any]:
     job = job_of(task)
     bound = job.bound()
-    timed: list[Timed] = []
     if task["workers"] == 1:
-        load = segment_network._network
-
-        def watched(segmenter: Any) -> Timed:
-            timed.append(Timed(load(segmenter)))
-            return timed[-1]
-
-        segment_network._network = watched
+        vessel_tiles.StudentEngine = Timed
     with open_cluster(job.config.compute) as cluster:
         warm = Warm(job.stage, job.config, job.sample, job.threads, cluster)
         for _ in range(2):  # The first time workers import what they need.
             forget(job)
-            timed.clear()
+            Timed.seconds = 0.0
             begin = time.perf_counter()
             outcome = enhance.run(warm)
             seconds = time.perf_counter() - begin
@@ -103,9 +94,8 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
         "peak_mb": round(peak / 1e6),
         "memory_over_bound": round(peak / bound.total_bytes, 3),
     }
-    if timed:
-        inside = sum(network.seconds for network in timed)
-        answer["outside_network"] = round(1 - inside / seconds, 3)
+    if task["workers"] == 1:
+        answer["outside_network"] = round(1 - Timed.seconds / seconds, 3)
     return answer
 
 

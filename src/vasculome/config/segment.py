@@ -46,7 +46,7 @@ class SegmentNetworkConfig(Settings):
     batch_size: PositiveInt | None = Field(
         None,
         description="Windows that go through the network at once; null: 2, on a GPU 32 or as many "
-        "as fit.",
+        "as fit. A student on a processor sees one for each of its threads.",
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where torch computes.")
 

@@ -8,7 +8,6 @@ volume alone, never from the tiles that workers take: the result is the same how
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,6 +50,9 @@ class WindowPlan:
         and the halves of the overlaps are thrown away.
     least
         Shortest window that the network takes along an axis.
+    aligned
+        With ``blend`` crop: what windows have a say in begins at multiples of ``window - overlap``,
+        so that tiles of such edges ask about no window twice. Else windows do.
     """
 
     volume: tuple[int, ...]
@@ -59,6 +61,7 @@ class WindowPlan:
     stride: int
     blend: Blend = "gaussian"
     least: int = 1
+    aligned: bool = False
 
     def __post_init__(self) -> None:
         if self.window % self.stride or self.window < self.least:
@@ -67,6 +70,8 @@ class WindowPlan:
             )
         if not 0 <= self.overlap <= self.window - self.stride:
             raise ValueError(f"windows of {self.window} cannot share {self.overlap} voxels")
+        if self.aligned and (self.blend != "crop" or self.overlap % (2 * self.stride)):
+            raise ValueError(f"windows that share {self.overlap} voxels cannot be cropped evenly")
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -79,9 +84,18 @@ class WindowPlan:
     @cached_property
     def starts(self) -> tuple[tuple[int, ...], ...]:
         """Where windows begin along each axis."""
+        margin = self.overlap // 2 if self.aligned else 0
         return tuple(
-            _starts(n, length, self.overlap, self.stride)
+            _starts(n, length, self.overlap, self.stride, margin)
             for n, length in zip(self.volume, self.shape, strict=True)
+        )
+
+    @cached_property
+    def owned(self) -> tuple[dict[int, tuple[int, int]], ...]:
+        """What each window has a say in along each axis, first and end, by where it begins."""
+        return tuple(
+            {start: self._own(axis, place) for place, start in enumerate(starts)}
+            for axis, starts in enumerate(self.starts)
         )
 
     def layers(self, core: Box) -> Iterator[list[Box]]:
@@ -99,7 +113,7 @@ class WindowPlan:
 
     def own(self, window: Box) -> Box:
         """Return the voxels of a window that it has a say in; they may stick out of the volume."""
-        ends = [self._own(axis, start) for axis, start in enumerate(window.start)]
+        ends = [owned[start] for owned, start in zip(self.owned, window.start, strict=True)]
         return Box(tuple(a for a, _ in ends), tuple(b for _, b in ends))
 
     @cached_property
@@ -114,22 +128,29 @@ class WindowPlan:
         z, y, x = np.ix_(*axes)
         return np.maximum(z * y * x, _LEAST_WEIGHT).astype(np.float32)
 
-    def _own(self, axis: int, start: int) -> tuple[int, int]:
+    def _own(self, axis: int, place: int) -> tuple[int, int]:
         """Return the voxels along an axis that a window has a say in, first and end."""
-        stop = start + self.shape[axis]
+        starts, length = self.starts[axis], self.shape[axis]
+        start, stop = starts[place], starts[place] + length
         if self.blend == "gaussian":
             return start, stop
-        starts = self.starts[axis]
-        place = starts.index(start)
         if place > 0:
-            start = (start + starts[place - 1] + self.shape[axis]) // 2
+            start = self._border(axis, place)
         if place < len(starts) - 1:
-            stop = (starts[place + 1] + stop) // 2
+            stop = self._border(axis, place + 1)
         return start, stop
 
+    def _border(self, axis: int, place: int) -> int:
+        """Return where a window that is not the first takes over from the one before."""
+        starts, margin = self.starts[axis], self.overlap // 2
+        if not self.aligned:
+            return (starts[place] + starts[place - 1] + self.shape[axis]) // 2
+        # The last window is moved back.
+        return _up(starts[place] + margin, self.window - self.overlap)
+
     def _touching(self, axis: int, core: Box) -> list[int]:
-        own = {start: self._own(axis, start) for start in self.starts[axis]}
-        return [s for s, (a, b) in own.items() if a < core.stop[axis] and b > core.start[axis]]
+        owned = self.owned[axis].items()
+        return [s for s, (a, b) in owned if a < core.stop[axis] and b > core.start[axis]]
 
 
 def seen_voxels(core: Sequence[int], plan: WindowPlan) -> tuple[int, int]:
@@ -143,18 +164,21 @@ def seen_voxels(core: Sequence[int], plan: WindowPlan) -> tuple[int, int]:
         Of the volume.
     """
     edges, counts = [], []
-    for n, length, starts in zip(core, plan.shape, plan.starts, strict=True):
-        step = min((b - a for a, b in itertools.pairwise(starts)), default=length)
-        count = min(len(starts), math.ceil((n + length - 1) / step))
-        counts.append(count)
-        edges.append(min(n + 2 * (length - 1), starts[-1] + length))
+    for n, length, owned in zip(core, plan.shape, plan.owned, strict=True):
+        starts, own = np.array(list(owned)), np.array(list(owned.values()))
+        # The first window may have a say in no more than the first voxel of the core.
+        end = np.searchsorted(own[:, 0], own[:, 1] + n - 1)
+        counts.append(int((end - np.arange(len(end))).max()))
+        edges.append(int((starts[end - 1] + length - starts).max()))
     return plan.shape[0] * edges[1] * edges[2], counts[1] * counts[2]
 
 
-def _starts(n: int, length: int, overlap: int, stride: int) -> tuple[int, ...]:
+def _starts(n: int, length: int, overlap: int, stride: int, margin: int) -> tuple[int, ...]:
+    """Return where windows begin along an axis, the inner ones ``margin`` before a step."""
     step = max(stride, (length - overlap) // stride * stride)
     last = _up(max(0, n - length), stride)
-    return (*range(0, last, step), last)
+    steps = range(0, last + margin, step)
+    return tuple(sorted({0, last} | {at - margin for at in steps if at > margin}))
 
 
 def _up(n: int, multiple: int) -> int:

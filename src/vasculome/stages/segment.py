@@ -19,6 +19,7 @@ from vasculome.stages.rf_images import TORCH_BYTES
 from vasculome.stages.segment_weights import Segmenter, segmenter_bytes, segmenter_for
 from vasculome.stages.volume import build_images, like
 from vasculome.storage.omezarr import Image, open_image
+from vasculome.storage.pyramid import fit_blocks
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +34,10 @@ def bound_of_network(job: Job) -> MemoryBound:
     """Return the memory bound: a tile with its windows, and what the network takes for a batch."""
     shape = expected_shape(job, mapped_tiles(job))
     segmenter = segmenter_of(job, shape)
-    core = tuple(min(a, b) for a, b in zip(job.config.storage.shard_zyx, shape, strict=True))
     base = PROCESS_BYTES + TORCH_BYTES
     if segmenter.architecture == "teacher":
         base += _MONAI_BYTES
-    return MemoryBound(segmenter_bytes(core, segmenter), job.workers, base_bytes=base)
+    return MemoryBound(segmenter_bytes(segmenter), job.workers, base_bytes=base)
 
 
 def check_network(job: Job) -> None:
@@ -47,9 +47,13 @@ def check_network(job: Job) -> None:
 
 def segmenter_of(job: Job, shape: tuple[int, ...]) -> Segmenter:
     """Return how the configured network is used on a volume of this shape; raises UserError."""
+    storage = job.config.storage
+    chunk, shard = fit_blocks(shape, storage.chunk_zyx, storage.shard_zyx)
     return segmenter_for(
         job.config.microscopy.segment,
         shape=shape,
+        chunk=chunk,
+        shard=shard,
         spacing_um=job.sample.spacing_um,
         threads=job.config.compute.threads_per_worker,
         workers=job.workers,
@@ -83,7 +87,7 @@ def run_network(job: Job, *, candidates: str, strong: int) -> Outcome:
             image.spec, dtype="uint8", quantity="probability of vessel, in 255ths"
         ),
     }
-    grid = TileGrid(Box.of_shape(image.spec.shape), image.spec.shard, (0, 0, 0))
+    grid = TileGrid(Box.of_shape(image.spec.shape), segmenter.block, (0, 0, 0))
     work = functools.partial(
         _segment,
         source=image,
@@ -120,17 +124,28 @@ def _segment(
     high: float,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Ask the network about one tile."""
-    # It imports torch, which the workflow and the filters do without.
+    # They import torch and numba, which the workflow does without.
+    from vasculome.models.window_sums import classify  # noqa: PLC0415
     from vasculome.stages.segment_network import tile_probability  # noqa: PLC0415
 
-    part = tile_probability(source, tile.core, segmenter, low=low, high=high)
-    # A threshold of 0 must not take what no window has seen anything in.
-    vessel = (part.probability >= segmenter.threshold) & (part.probability > 0)
-    scaled = 255 * part.probability
-    parts_of_255 = np.rint(scaled, out=scaled).astype(np.uint8)
+    vessel, parts_of_255 = (np.empty(tile.core.shape, np.uint8) for _ in names)
+    voxels = 0
+
+    def take(first: int, planes: NDArray[np.float32]) -> None:
+        nonlocal voxels
+        here = slice(first, first + len(planes))
+        voxels += classify(
+            planes,
+            vessel[here],
+            parts_of_255[here],
+            threshold=segmenter.threshold,
+            value=strong,
+        )
+
+    seen = tile_probability(source, tile.core, segmenter, take, low=low, high=high)
     record = {
-        "strong_voxels": int(np.count_nonzero(vessel)),
-        "windows": part.windows,
-        "windows_of_background": part.skipped,
+        "strong_voxels": voxels,
+        "windows": seen.windows,
+        "windows_of_background": seen.skipped,
     }
-    return dict(zip(names, (vessel * np.uint8(strong), parts_of_255), strict=True)), record
+    return dict(zip(names, (vessel, parts_of_255), strict=True)), record

@@ -12,7 +12,8 @@ from torch import nn
 from vasculome.errors import UserError
 from vasculome.geometry import Box
 from vasculome.models.teacher import Teacher
-from vasculome.models.vessel_tiles import Part, vessel_probability
+from vasculome.models.vessel_tiles import Seen, scan_probability
+from vasculome.models.window_sums import Take
 from vasculome.stages.network_load import load_network
 from vasculome.stages.segment_weights import Segmenter
 from vasculome.storage.omezarr import Image
@@ -23,9 +24,9 @@ _GPU_PART = 0.9
 
 
 def tile_probability(
-    source: Image, core: Box, segmenter: Segmenter, *, low: float, high: float
-) -> Part:
-    """Return what the network says of the voxels of ``core``.
+    source: Image, core: Box, segmenter: Segmenter, take: Take, *, low: float, high: float
+) -> Seen:
+    """Tell what the network says of the voxels of ``core``.
 
     Parameters
     ----------
@@ -35,6 +36,8 @@ def tile_probability(
         A tile of it.
     segmenter
         The network.
+    take
+        Is given the probabilities, plane by plane.
     low, high
         Intensities that become 0 and 1.
 
@@ -50,13 +53,15 @@ def tile_probability(
         return rescale(source.read(box), low=low, high=high)
 
     try:
-        return vessel_probability(
+        return scan_probability(
             network,
             read,
             core,
             segmenter.plan,
+            take,
             batch_size=_batch_size(segmenter),
             background_contrast=segmenter.background_contrast,
+            planes_together=segmenter.planes_together,
         )
     except FloatingPointError as error:
         raise UserError(

@@ -24,9 +24,17 @@ _KEY = "microscopy.segment.segmenter"
 _NETWORK = "microscopy.segment.network"
 _SHIPPED = ("student", "teacher")
 
-_EXACT_STEP = 256
+_EXACT_STEP, _LEAST_EXACT_STEP = 256, 128
 """Voxels that a window of blend exact answers for along each axis: with less the margins, hundreds
 of voxels, would cost even more."""
+
+_BLOCK = 512
+"""Longest edge of what a worker does at once, if shards are no longer: windows at its borders are
+asked about by both sides, which with edges of 256 is half of all the work, with 512 a quarter."""
+
+_BLOCKS = 64
+"""Blocks are not made so large that there would be fewer: there must be enough for all workers, and
+a run that is killed loses those at hand. It is no number of workers, so that their ids stay."""
 
 _BATCH_SIZE = {"cpu": 2, "cuda": 32}
 """Windows at once: more of them leave a processor's cache; 17 ms for each of 2, 25 of 8."""
@@ -34,9 +42,10 @@ _BATCH_SIZE = {"cpu": 2, "cuda": 32}
 _TEACHER_STRIDE, _TEACHER_LEAST = 32, 64
 """What the teacher's windows are multiples of, and their least size."""
 
-_STUDENT_BYTES, _LOGIT_BYTES = 34, 20
-"""Of a channel of a voxel of a student's finest level, and of a voxel of the image beside it:
-measured were 34 a voxel with a stem of stride 2 (5/8 channels), and 158 without (5)."""
+_STUDENT_BYTES, _LOGIT_BYTES, _JOINED_BYTES = 34, 20, 16
+"""Of a channel of a voxel of a student's finest level on a GPU, of a voxel of the image beside it,
+and what is more of a channel where levels are concatenated: twice the channels, and a copy of them.
+Measured were 34 a voxel with a stem of stride 2 (5/8 channels), and 158 without (5)."""
 
 _TEACHER_BYTES = 60
 """Of a channel of a voxel of a teacher's finest level: measured."""
@@ -49,6 +58,7 @@ _TOLERANCE = 1.1
 class _StudentArguments(BaseModel):
     widths: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=2)]
     stem_stride: Literal[1, 2]
+    skip: Literal["add", "concatenate"] = "add"
     norm: Literal["group", "batch"]
 
     @property
@@ -96,6 +106,10 @@ class Segmenter:
         Probability from which a voxel is vessel.
     background_contrast
         See `vasculome.models.vessel_tiles.vessel_probability`.
+    block
+        Voxels that a worker does at once, (z, y, x): whole shards.
+    planes_together
+        Planes that are read together: of a chunk.
     batch_size
         Windows that go through the network at once; on a GPU fewer where its memory is short.
     window_bytes
@@ -114,6 +128,8 @@ class Segmenter:
     plan: WindowPlan
     threshold: float
     background_contrast: float
+    block: tuple[int, ...]
+    planes_together: int
     batch_size: int
     window_bytes: int
     threads: int
@@ -132,6 +148,8 @@ def segmenter_for(
     *,
     shape: Sequence[int],
     spacing_um: Sequence[float],
+    chunk: Sequence[int],
+    shard: Sequence[int],
     threads: int,
     workers: int,
 ) -> Segmenter:
@@ -143,6 +161,8 @@ def segmenter_for(
         Settings, whose segmenter is a network.
     shape, spacing_um
         Of the volume, (z, y, x).
+    chunk, shard
+        Voxels of each on disk.
     threads
         Of torch, in each worker.
     workers
@@ -156,7 +176,8 @@ def segmenter_for(
     """
     path = weights_path(*_place(chosen))
     card, sha256 = checked_card(path, _Card, what="a network that segments vessels", key=_KEY)
-    plan, per_window = _plan(chosen, card, path, shape)
+    block = _block(shape, shard)
+    plan, per_window = _plan(chosen, card, path, shape, block)
     return Segmenter(
         path,
         sha256,
@@ -164,7 +185,9 @@ def segmenter_for(
         plan,
         _threshold(chosen, card, path),
         chosen.network.background_contrast,
-        chosen.network.batch_size or _BATCH_SIZE[chosen.network.device],
+        block,
+        chunk[0],
+        _batch_size(chosen, card, threads),
         per_window,
         threads,
         1 / workers,
@@ -173,18 +196,42 @@ def segmenter_for(
     )
 
 
-def segmenter_bytes(core: Sequence[int], segmenter: Segmenter) -> int:
-    """Return the memory for a tile: its probabilities, layers of windows, and the network's.
+def segmenter_bytes(segmenter: Segmenter) -> int:
+    """Return the memory for a block: what comes out, sums, planes that are seen, the network's."""
+    plan, block = segmenter.plan, segmenter.block
+    windows = math.prod(plan.shape)
+    blends = plan.blend == "gaussian"
+    # Classes and a copy in bytes; coarser levels, and a shard as it is encoded.
+    out = math.prod(block) * (1 + 1 + 1)
+    # Sums, what is moved on of them, and with weights the sums of those.
+    depth = min(block[0], plan.shape[0])
+    sums = math.prod((depth, *block[1:])) * (4 + 4 + 4 * blends)
+    # Planes as they are put together from those of before and those that were read, raw and scaled.
+    layer, _ = seen_voxels(block, plan)
+    seen = layer // plan.shape[0] * (plan.shape[0] + segmenter.planes_together) * (4 + 4 + 4 + 4)
+    # Cut out, stacked, and answered; weights of a window.
+    batch = segmenter.batch_size * (segmenter.window_bytes + 12 * windows) + 12 * windows * blends
+    return out + sums + seen + batch
 
-    A layer is seen while the next one is read and rescaled.
-    """
-    layer, _ = seen_voxels(core, segmenter.plan)
-    windows = math.prod(segmenter.plan.shape)
-    # Sums and weights, a copy in bytes, and classes of the core; weights of a window.
-    kept = math.prod(core) * (4 + 4 + 4 + 1 + 1) + 4 * windows
-    # Cut out and stacked, probabilities, and their product with the weights.
-    batch = max(2, segmenter.batch_size) * (segmenter.window_bytes + 12 * windows)
-    return kept + layer * (4 + 4 + 4) + batch
+
+def _block(shape: Sequence[int], shard: Sequence[int]) -> tuple[int, ...]:
+    """Return the voxels of the largest blocks of whole shards of which there are enough."""
+    block = tuple(shard)
+    for times in range(2, _BLOCK // min(shard) + 1):
+        larger = tuple(max(1, min(times, _BLOCK // n)) * n for n in shard)
+        if math.prod(-(-n // edge) for n, edge in zip(shape, larger, strict=True)) < _BLOCKS:
+            break
+        block = larger
+    return block
+
+
+def _batch_size(chosen: SegmentConfig, card: _Card, threads: int) -> int:
+    """Return how many windows there are at once; on a processor a student sees one a thread."""
+    if chosen.network.device == "cpu" and card.architecture == "student":
+        return threads
+    # A processor is asked about two even where there is but one.
+    least = 2 if chosen.network.device == "cpu" else 1
+    return max(least, chosen.network.batch_size or _BATCH_SIZE[chosen.network.device])
 
 
 def _place(chosen: SegmentConfig) -> tuple[str, str]:
@@ -194,7 +241,11 @@ def _place(chosen: SegmentConfig) -> tuple[str, str]:
 
 
 def _plan(
-    chosen: SegmentConfig, card: _Card, path: Path, shape: Sequence[int]
+    chosen: SegmentConfig,
+    card: _Card,
+    path: Path,
+    shape: Sequence[int],
+    block: Sequence[int],
 ) -> tuple[WindowPlan, int]:
     how = chosen.network
     window, overlap = how.window, round(how.overlap * how.window)
@@ -204,13 +255,13 @@ def _plan(
         stride, least = student.stride, student.stride
         if how.blend == "exact":
             margin = _margin(student, path)
-            window, overlap = _EXACT_STEP + 2 * margin, 2 * margin
-        per_voxel = _student_bytes(student)
+            step = _exact_step(shape, block, student.stride)
+            window, overlap = step + 2 * margin, 2 * margin
     else:
         if how.blend == "exact":
             raise _never_exact(path)
         stride, least = _TEACHER_STRIDE, _TEACHER_LEAST
-        per_voxel = _teacher_bytes(_arguments(_TeacherArguments, card, path))
+        teacher = _arguments(_TeacherArguments, card, path)
     if window % stride or window < least or overlap > window - stride:
         raise UserError(
             f"the network takes windows of multiples of {stride} voxels, {least} at least, that "
@@ -218,8 +269,19 @@ def _plan(
             where=f"config: {_NETWORK}.window",
             fix="give another window or overlap",
         )
-    plan = WindowPlan(tuple(shape), window, overlap, stride, blend, least)
-    return plan, math.ceil(per_voxel * math.prod(plan.shape))
+    exact = how.blend == "exact"
+    plan = WindowPlan(tuple(shape), window, overlap, stride, blend, least, aligned=exact)
+    if card.architecture == "teacher":
+        return plan, math.ceil(_teacher_bytes(teacher) * math.prod(plan.shape))
+    if how.device == "cpu":
+        return plan, _engine_bytes(student, plan.shape)
+    return plan, math.ceil(_student_bytes(student) * math.prod(plan.shape))
+
+
+def _exact_step(shape: Sequence[int], block: Sequence[int], stride: int) -> int:
+    """Return for how much a window answers: so that blocks consist of such steps, if they can."""
+    step = math.gcd(_EXACT_STEP, *(b for n, b in zip(shape, block, strict=True) if n > b))
+    return _EXACT_STEP if step % stride or step < _LEAST_EXACT_STEP else step
 
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
@@ -283,9 +345,24 @@ def _is_as_trained(spacing_um: Sequence[float], data: _Data) -> bool | None:
 
 
 def _student_bytes(student: _StudentArguments) -> float:
-    """Return the memory of a voxel in the network."""
+    """Return the memory of a voxel in the network on a GPU."""
+    joined = _JOINED_BYTES if student.skip == "concatenate" else 0
     finest = student.widths[0] / student.stem_stride**3
-    return _STUDENT_BYTES * finest + _LOGIT_BYTES
+    return (_STUDENT_BYTES + joined) * finest + _LOGIT_BYTES
+
+
+def _engine_bytes(student: _StudentArguments, window: Sequence[int]) -> int:
+    """Return the memory that `models.student_engine` takes for a window, as it takes it."""
+    floats = math.prod(window)
+    inner, step = student.stem_stride**3, student.stem_stride
+    for channels in student.widths:
+        padded = math.prod(n // step + 2 for n in window)
+        joined = 2 if student.skip == "concatenate" else 1
+        # What comes from below, what is joined to what comes up, inside, raw, answer; and an eighth
+        # of what comes from the next level.
+        floats += padded * (inner + channels * (joined + 3.125))
+        inner, step = channels, 2 * step
+    return math.ceil(4 * floats)
 
 
 def _teacher_bytes(teacher: _TeacherArguments) -> float:

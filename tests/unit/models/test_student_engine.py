@@ -18,9 +18,8 @@ def trained(design, seed=0):
     network = Student(design)
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
-            if "norm" in name or name == "head.bias":
-                if tensor.is_floating_point():
-                    tensor.uniform_(0.5, 1.5)
+            if ("norm" in name or name == "head.bias") and tensor.is_floating_point():
+                tensor.uniform_(0.5, 1.5)
         network.head.weight.mul_(5)
     return network.eval()
 

@@ -16,6 +16,7 @@ from vasculome.config.segment import SegmentNetworkConfig
 from vasculome.geometry import Box, TileGrid
 from vasculome.models.student import Student, StudentDesign
 from vasculome.models.vessel_tiles import vessel_probability
+from vasculome.models.window_sums import WindowSums
 from vasculome.models.windows import WindowPlan, seen_voxels
 
 GROUP = StudentDesign(widths=(2, 3), stem_stride=2, norm="group")
@@ -45,12 +46,15 @@ def said(network, volume, plan, core=None, **settings):
     strides=st.integers(2, 5),
     shared=st.integers(0, 16),
     stride=st.sampled_from([1, 4, 8]),
-    blend=st.sampled_from(["gaussian", "crop"]),
+    blend=st.sampled_from(["gaussian", "crop", "aligned"]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_windows_cover_every_voxel(volume, strides, shared, stride, blend):
     window = strides * stride
-    plan = WindowPlan(volume, window, min(shared, window - stride), stride, blend)
+    aligned = blend == "aligned"
+    overlap = 2 * stride * ((strides - 1) // 2) if aligned else min(shared, window - stride)
+    blend = "crop" if aligned else blend
+    plan = WindowPlan(volume, window, overlap, stride, blend, aligned=aligned)
     for n, length, starts in zip(volume, plan.shape, plan.starts, strict=True):
         assert all(start % stride == 0 for start in starts) and length % stride == 0
         assert starts[0] == 0 and n <= starts[-1] + length < n + stride
@@ -63,6 +67,12 @@ def test_windows_cover_every_voxel(volume, strides, shared, stride, blend):
     assert count.min() == 1
     if blend == "crop":
         assert count.max() == 1
+    for windows, length in zip(plan.owned if aligned else (), plan.shape, strict=False):
+        for start, (first, end) in windows.items():
+            assert first % (window - overlap) == 0
+            # All that a voxel's surroundings are is seen, but for what is beyond the volume.
+            assert start == 0 or first - start >= overlap // 2
+            assert start == max(windows) or start + length - end >= overlap // 2
 
 
 @given(
@@ -107,10 +117,13 @@ def test_margins_as_wide_as_the_network_sees_make_it_exact():
     assert expected.std() > 0.01
     margin = -(-LOCAL.reach_voxels // LOCAL.stride) * LOCAL.stride
     for overlap, exact in ((2 * margin, True), (8, False)):
-        plan = WindowPlan(volume.shape, overlap + 16, overlap, LOCAL.stride, "crop")
-        assert len(plan.starts[2]) > 3
-        error = np.abs(said(network, volume, plan).probability - expected).max()
-        assert (error < 1e-5) == exact
+        for aligned in (True, False):
+            plan = WindowPlan(
+                volume.shape, overlap + 16, overlap, LOCAL.stride, "crop", aligned=aligned
+            )
+            assert len(plan.starts[2]) > 3
+            error = np.abs(said(network, volume, plan).probability - expected).max()
+            assert (error < 1e-5) == exact
 
 
 @pytest.mark.parametrize("overlap", [8, 16])
@@ -217,3 +230,43 @@ def test_what_is_no_number_is_refused(where):
 def test_impossible_windows_are_refused(window, overlap):
     with pytest.raises(ValueError, match="window"):
         WindowPlan((20, 20, 20), window, overlap, 4, least=16)
+
+
+def test_each_plane_is_read_once():
+    volume = noise((60, 24, 40))
+    plan, core = WindowPlan(volume.shape, 16, 4, 4), Box((20, 4, 0), (55, 24, 33))
+    boxes = []
+
+    def read(box):
+        boxes.append(box)
+        return volume[box.slices]
+
+    found = vessel_probability(student(GROUP), read, core, plan, planes_together=16)
+    whole = said(student(GROUP), volume, plan).probability
+    np.testing.assert_array_equal(found.probability, whole[core.slices])
+    assert [(box.start[0], box.stop[0]) for box in boxes] == [(12, 32), (32, 48), (48, 60)]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_student_is_asked_without_torch(threads, monkeypatch):
+    """The engine says what torch does, and the same whatever the threads."""
+    volume = noise((32, 48, 40))
+    network, plan = student(GROUP), WindowPlan(volume.shape, 16, 4, 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    found = said(network, volume, plan).probability
+    alone = torch.nn.ModuleDict({"network": network})
+    alone.forward = network.forward
+    np.testing.assert_allclose(found, said(alone, volume, plan).probability, atol=1e-5)
+    monkeypatch.setattr(Student, "forward", None)
+    np.testing.assert_array_equal(found, said(network, volume, plan).probability)
+
+
+def test_probabilities_are_those_of_an_exponential_function():
+    logits = np.linspace(-40, 40, 16 * 16 * 16, dtype=np.float32).reshape(16, 16, 16)
+    planes = []
+    plan = WindowPlan(logits.shape, 16, 0, 4)
+    sums = WindowSums(Box.of_shape(logits.shape), plan, lambda first, p: planes.append(p.copy()))
+    sums.add(Box.of_shape(logits.shape), logits)
+    sums.finish(16)
+    expected = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    np.testing.assert_allclose(np.concatenate(planes), expected, atol=3e-7)

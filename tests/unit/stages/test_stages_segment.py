@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tracemalloc
 from dataclasses import asdict
 
 import numpy as np
@@ -12,14 +13,16 @@ import tifffile
 import torch
 from hand_made_student import TINY, bright_student, write_student
 
-from vasculome.config import RunConfig, Sample
+from vasculome.config import RunConfig, Sample, SegmentConfig
 from vasculome.errors import UserError
-from vasculome.geometry import Box
+from vasculome.geometry import Box, TileGrid
 from vasculome.models.student import Student, StudentDesign
+from vasculome.models.student_engine import StudentEngine
 from vasculome.models.teacher import Teacher, TeacherDesign
 from vasculome.simulate.phantoms import microscope_phantom
 from vasculome.stages import segment_network
 from vasculome.stages.job import Job, check_sample, execute
+from vasculome.stages.segment_weights import segmenter_for
 from vasculome.storage.omezarr import open_image
 from vasculome.storage.weights import card_path, write_weights
 from vasculome.vessels.normalize import rescale
@@ -60,7 +63,7 @@ def job_of(
                 "segmenter": str(weights),
                 "network": {**WINDOW, **network},
                 "min_object_um3": 0,
-            }
+            },
         },
     )
     sample = Sample(
@@ -240,6 +243,57 @@ def refused(raw, folder, weights, **settings):
     return str(told.value)
 
 
+def segmenter_for_a_brain(path, shape, *, shard=(256, 256, 256), threads=1, **network):
+    chosen = SegmentConfig(segmenter=str(path), network=network)
+    return segmenter_for(
+        chosen,
+        shape=shape,
+        spacing_um=SPACING_UM,
+        chunk=(64, 64, 64),
+        shard=shard,
+        threads=threads,
+        workers=2,
+    )
+
+
+def test_windows_of_blend_exact_answer_for_whole_parts_of_blocks(tmp_path):
+    """No block asks about a window that another one asks about too, but where steps do not fit."""
+    path = write_student(tmp_path / "w.safetensors", design=StudentDesign(norm="batch"))
+    for shard, once in (((256, 256, 256), True), ((512, 256, 256), True), ((100, 100, 100), False)):
+        told = segmenter_for_a_brain(path, (1024, 768, 1280), shard=shard, blend="exact")
+        blocks = TileGrid(Box.of_shape(told.plan.volume), told.block, (0, 0, 0))
+        asked = [w for tile in blocks for layer in told.plan.layers(tile.core) for w in layer]
+        assert (len(asked) == len(set(asked))) == once
+        assert told.batch_size == 1
+
+
+def test_blocks_are_large_where_there_are_many(tmp_path):
+    path = write_student(tmp_path / "w.safetensors", design=StudentDesign())
+    for shape, shard, block in [
+        ((500, 600, 700), (256, 256, 256), (256, 256, 256)),
+        ((5000, 6000, 7000), (256, 256, 256), (512, 512, 512)),
+        ((5000, 6000, 7000), (64, 1024, 128), (512, 1024, 512)),
+        ((1500, 1500, 1500), (128, 128, 128), (384, 384, 384)),
+    ]:
+        assert segmenter_for_a_brain(path, shape, shard=shard).block == block
+
+
+@pytest.mark.parametrize("skip", ["add", "concatenate"])
+@pytest.mark.parametrize("stem_stride", [1, 2])
+def test_what_an_engine_takes_is_known(tmp_path, stem_stride, skip):
+    design = StudentDesign(widths=(5, 6, 20), stem_stride=stem_stride, skip=skip)
+    path = write_student(tmp_path / "w.safetensors", design=design)
+    told = segmenter_for_a_brain(path, (99, 99, 99), window=96)
+    engine = StudentEngine(Student(design))
+    image = np.zeros((96, 96, 96), np.float32)
+    engine(image)
+    tracemalloc.start()
+    StudentEngine(Student(design))(image)
+    taken = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.9 * told.window_bytes < taken < told.window_bytes + 2e6
+
+
 def test_bad_weights_are_told_before_anything_runs(raw, tmp_path):
     path = write_student(tmp_path / "w.safetensors")
     good = path.read_bytes()
@@ -280,8 +334,7 @@ def test_weights_of_another_network_are_told(raw, tmp_path):
 def test_a_network_that_says_what_is_no_number_is_told(raw, tmp_path):
     network = bright_student()
     with torch.no_grad():
-        network.down[0].past.weight[:, 0, 0, 0, 0] = torch.tensor([1e10, -1e10])
-        network.head.weight.fill_(3e38)
+        network.down[1].first.weight.uniform_(-1.6e38, 1.6e38)
     path = write_student(tmp_path / "w.safetensors", network=network)
     job = prepared(raw, tmp_path / "results", path)
     with pytest.raises(UserError, match="no number"):
