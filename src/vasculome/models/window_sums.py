@@ -19,8 +19,14 @@ Take = Callable[[int, Floats], None]
 """Is given the first of some planes, counted from the first of the tile, and what is said of them,
 float32 (planes, y, x), to be used at once: the memory is used again."""
 
-# Not all of `fastmath`, which would let the compiler take it that there is no NaN.
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "fastmath": {"contract"}}
+# Not all of `fastmath`, which would let the compiler take it that there is no NaN. A quotient that
+# may raise keeps the compiler from doing eight at once.
+_OPTIONS: dict[str, Any] = {
+    "cache": True,
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"contract"},
+}
 
 
 class WindowSums:
