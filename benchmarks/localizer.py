@@ -305,7 +305,7 @@ def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if cost is not None:
             asked.append((f"{case}: points lost by pruning", cost, "<=", 3.0))
     return [
-        {"name": n, "value": v, "op": op, "goal": g, "met": v <= g if op == "<=" else v >= g}
+        {"name": n, "value": v, "op": op, "goal": g, "met": bool(v <= g if op == "<=" else v >= g)}
         for n, v, op, g in asked
     ]
 
