@@ -6,8 +6,8 @@ network has learnt from: 2-D with 1, 5, 10 and 20 bubbles in the field of view, 
 
 - *Dice*: overlap of the found and the true angiogram, each the union over the movies, on a grid of
   eight fine pixels a pixel (the paper's protocol). Methods that find bubbles are tracked first.
-- *Jaccard, RMSE*: bubbles found within λ/4, and error of those within λ/2, for the methods that
-  keep them (optimal matching).
+- *Jaccard, RMSE, bias*: bubbles found within λ/4, error of those within λ/2, and its mean along
+  each axis, for the methods that keep them (optimal matching).
 - *Conventional*: the brightest maxima, as many as it is told there are bubbles, a Gaussian fit and
   assignment from frame to frame. Its patch, gate and least length were chosen on the validation
   movies.
@@ -164,6 +164,7 @@ def measure(method: Method, case: Case, movies: int, *, seed: int) -> dict[str, 
             "precision": round(score.precision, 4),
             "recall": round(score.recall, 4),
             "rmse_wavelengths": round(score.rmse, 4),
+            "bias_wavelengths": [round(bias, 4) for bias in score.bias_axes],
         }
     return row
 
@@ -304,7 +305,7 @@ def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if cost is not None:
             asked.append((f"{case}: points lost by pruning", cost, "<=", 3.0))
     return [
-        {"name": n, "value": v, "op": op, "goal": g, "met": v <= g if op == "<=" else v >= g}
+        {"name": n, "value": v, "op": op, "goal": g, "met": bool(v <= g if op == "<=" else v >= g)}
         for n, v, op, g in asked
     ]
 

@@ -14,8 +14,8 @@ class SuperresolveConfig(Settings):
 
     network: str | None = Field(
         None,
-        description="null: none; shipped: that which comes with vasculome; or the path of a "
-        ".safetensors file that the target `models` wrote, with its card beside it.",
+        description="null: none; or the path of a .safetensors file that the target `models` "
+        "wrote, with its card beside it; shipped: that which comes with vasculome: none so far.",
     )
     threshold: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = Field(
         None,

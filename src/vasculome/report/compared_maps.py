@@ -22,6 +22,7 @@ from vasculome.report.figures import (
     SHADE_COMPRESSION,
     SHADE_PERCENT,
     density_label,
+    draw_views,
     end_of_scale,
 )
 from vasculome.report.panels import (
@@ -29,9 +30,6 @@ from vasculome.report.panels import (
     Panel,
     black_panels,
     draw_color_bar,
-    draw_scale_bar,
-    draw_view,
-    name_views,
 )
 from vasculome.report.projections import View, Volume, flatten, panel_extent_um, views
 
@@ -188,10 +186,7 @@ def _draw(
     cmap: Colormap | None = None,
     norm: Normalize | None = None,
 ) -> None:
-    for picture, view in zip(pictures, layout, strict=True):
-        draw_view(panel, picture, view, cmap=cmap, norm=norm)
-    name_views(panel, layout)
-    draw_scale_bar(panel, extent_um=layout[0].width_um)
+    draw_views(panel, pictures, layout, cmap, norm)
     if window is not None:
         main = layout[0]
         rows, columns = window

@@ -92,14 +92,14 @@ def microscopy_overview(*, image: Volume, mask: Volume | None, skeleton: Skeleto
     figure, panels = black_panels(extent, titles=titles, panel_width_in=_NARROW_IN, legends=legends)
     faces = _flat(image, layout)
     grey = _contrast(faces[0])
-    _draw(panels[0], faces, layout, colors.INTENSITY, grey)
+    draw_views(panels[0], faces, layout, colors.INTENSITY, grey)
     if mask is not None:
         inside = [_faded(mask.values, view) for view in layout]
-        _draw(panels[1], inside, layout, colors.INTENSITY, Normalize(0, 1))
+        draw_views(panels[1], inside, layout, colors.INTENSITY, Normalize(0, 1))
     if skeleton is not None:
         # The image steps back so that the skeleton stands out.
         dim = Normalize(grey.vmin, grey.vmin + 2.2 * (grey.vmax - grey.vmin))
-        _draw(panels[-1], faces, layout, colors.INTENSITY, dim)
+        draw_views(panels[-1], faces, layout, colors.INTENSITY, dim)
         _overlay(panels[-1], skeleton, layout)
     return figure
 
@@ -120,13 +120,14 @@ def _contrast(picture: NDArray[np.generic]) -> Normalize:
     return Normalize(float(low), float(max(high, low + 1e-6)))
 
 
-def _draw(
+def draw_views(
     panel: Panel,
     pictures: Sequence[NDArray[np.generic]],
     layout: Sequence[View],
     cmap: Colormap | None = None,
     norm: Normalize | None = None,
 ) -> None:
+    """Draw the pictures of all views into a panel, with their names and a scale bar."""
     for picture, view in zip(pictures, layout, strict=True):
         draw_view(panel, picture, view, cmap=cmap, norm=norm)
     name_views(panel, layout)
@@ -217,7 +218,7 @@ def ulm_density(density: Volume, *, power_doppler: Volume | None = None) -> Figu
     coarse = views(power_doppler.extent_um, main="xz")
     decibels = [_decibels(flatten(power_doppler.values, view)) for view in coarse]
     doppler_norm = Normalize(-35, 0)
-    _draw(panels[0], decibels, coarse, colors.INTENSITY, doppler_norm)
+    draw_views(panels[0], decibels, coarse, colors.INTENSITY, doppler_norm)
     draw_color_bar(
         panels[0], cmap=colors.INTENSITY, norm=doppler_norm, label="power (dB)", extend="min"
     )
@@ -253,7 +254,7 @@ def vessel_probability(probability: Volume, *, density: Volume | None = None) ->
             exponent=COMPRESSION,
         )
     norm = Normalize(0, 1)
-    _draw(panels[-1], _flat(probability, layout), layout, colors.INTENSITY, norm)
+    draw_views(panels[-1], _flat(probability, layout), layout, colors.INTENSITY, norm)
     draw_color_bar(
         panels[-1], cmap=colors.INTENSITY, norm=norm, label="probability", extend="neither"
     )
@@ -267,13 +268,7 @@ def _decibels(power: NDArray[np.generic]) -> NDArray[np.float64]:
 
 
 def _map_figure(
-    volume: Volume,
-    *,
-    title: str,
-    label: str,
-    cmap: Colormap,
-    main: str,
-    exponent: float,
+    volume: Volume, *, title: str, label: str, cmap: Colormap, main: str, exponent: float
 ) -> Figure:
     layout = views(volume.extent_um, main=main)
     figure, (panel,) = black_panels(
@@ -300,7 +295,7 @@ def _draw_map(
     pictures = [np.where(flat > 0, flat, np.nan) for flat in _flat(volume, layout)]
     high = max(end_of_scale(picture) for picture in pictures)
     norm = PowerNorm(exponent, 0.0, high, clip=True)
-    _draw(panel, pictures, layout, cmap, norm)
+    draw_views(panel, pictures, layout, cmap, norm)
     clipped = any(bool((picture > high).any()) for picture in pictures)
     draw_color_bar(panel, cmap=cmap, norm=norm, label=label, extend="max" if clipped else "neither")
 
@@ -320,7 +315,7 @@ def ulm_speed(
     speeds = _flat(speed_mm_s, layout)
     norm = Normalize(0.0, max(end_of_scale(speed, _FASTEST_PERCENT) for speed in speeds), clip=True)
     shades = _brightness(density, layout)
-    _draw(
+    draw_views(
         panel,
         [_shaded(colors.SPEED(norm(v)), b) for v, b in zip(speeds, shades, strict=True)],
         layout,
@@ -361,7 +356,7 @@ def ulm_direction(velocity_mm_s: Sequence[Volume], *, density: Volume) -> Figure
         angle = np.rad2deg(np.arctan2(-down, right, where=known, out=np.zeros_like(down)))
         hue = colors.DIRECTION(np.round(angle).astype(int) % 360)
         pictures.append(_shaded(hue, np.where(known, brightness, 0.0)))
-    _draw(panel, pictures, layout)
+    draw_views(panel, pictures, layout)
     draw_direction_wheel(panel, cmap=colors.DIRECTION)
     return figure
 
@@ -381,7 +376,7 @@ def ulm_axial(velocity_z_mm_s: Volume, *, density: Volume) -> Figure:
     pictures = [-weighted_mean(velocity_z_mm_s.values, density.values, view) for view in layout]
     high = max(end_of_scale(np.abs(picture), _FASTEST_PERCENT) for picture in pictures)
     norm = Normalize(-high, high, clip=True)
-    _draw(panel, pictures, layout, colors.AXIAL, norm)
+    draw_views(panel, pictures, layout, colors.AXIAL, norm)
     label = "← away   axial velocity (mm/s)   toward probe →"
     draw_color_bar(panel, cmap=colors.AXIAL, norm=norm, label=label, extend="both")
     return figure

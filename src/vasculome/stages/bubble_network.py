@@ -14,7 +14,7 @@ from vasculome.errors import UserError
 from vasculome.models.bubble_net import BubbleNet, detections
 from vasculome.models.bubble_tiles import SiteList, TooManySitesError, likely_sites
 from vasculome.stages.network_load import load_network
-from vasculome.stages.network_weights import MOST_PART, MOST_SITES, PIXELS_AT_ONCE, Finder
+from vasculome.stages.network_weights import MOST_PART, MOST_SITES, Finder
 from vasculome.ultrasound.columns import Table, axis_names
 from vasculome.ultrasound.psf import DepthPsf
 from vasculome.ultrasound.sparsify import above
@@ -88,9 +88,7 @@ def _sites(filtered: NDArray[np.complex64], psf: DepthPsf, finder: Finder) -> Si
     most = MOST_PART * pixels * len(filtered)
     parts: list[tuple[NDArray[Any], ...]] = []
     total = 0
-    for begin, fine, correlation in fine_correlation(
-        filtered, psf, finder.factors, pixels_at_once=PIXELS_AT_ONCE
-    ):
+    for begin, fine, correlation in fine_correlation(filtered, psf, finder.factors):
         mask = above(correlation, threshold=finder.threshold)
         where = np.argwhere(mask).astype(np.int32)
         where[:, 0] += begin

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from vasculome.config import NetworkConfig
 from vasculome.stages import network_card
 from vasculome.stages.network_card import check_axes, checked_card, pixel_factors, weights_path
+from vasculome.ultrasound.upsample import correlating_bytes
 
 SHIPPED = {2: "bubbles_2d", 3: "bubbles_3d"}
 """The weights that come with vasculome, for 2-D and 3-D."""
@@ -28,12 +29,6 @@ _SITE_BYTES = 1500
 
 MOST_PART = 0.5
 """Of the pixels of a block that may be sites; 0.02 to 0.42 in the movies of training."""
-
-PIXELS_AT_ONCE = 1 << 20
-"""That are correlated with the echo; a frame at least."""
-
-_PIXEL_BYTES = 120
-"""Of one of them: finer frames and their transforms, correlation, mask and places."""
 
 _KEY = "ultrasound.localize.stulm.weights"
 
@@ -117,5 +112,4 @@ def network_bytes(block: Sequence[int], finder: Finder) -> int:
     per_frame = math.prod(block[1:]) * math.prod(finder.factors)
     pixels = block[0] * per_frame
     listed = 2 * (4 * len(block) + 16) * int(MOST_PART * pixels)
-    at_once = min(pixels, max(per_frame, PIXELS_AT_ONCE))
-    return listed + _PIXEL_BYTES * at_once + _SITE_BYTES * min(MOST_SITES, pixels)
+    return listed + correlating_bytes(block[0], per_frame) + _SITE_BYTES * min(MOST_SITES, pixels)

@@ -47,7 +47,7 @@ from vasculome.storage.arrays import ShardedArray, create_array, open_array
 from vasculome.storage.omezarr import ImageSpec
 from vasculome.ultrasound.psf import DepthPsf
 from vasculome.ultrasound.sparsify import above
-from vasculome.ultrasound.upsample import fine_correlation
+from vasculome.ultrasound.upsample import correlating_bytes, fine_correlation
 
 CORRELATION = "correlation.zarr"
 PROBABILITY, MOVIES = "vessel_probability", "vessel_movies"
@@ -57,12 +57,6 @@ KEEP_PROBABILITY = 0.5
 
 _CHUNK_PX = {2: 16, 3: 8}
 _SHARD_CHUNKS = 4
-
-_PIXELS_AT_ONCE = 1 << 20
-"""That are correlated with the echo; a frame at least."""
-
-_PIXEL_BYTES = 120
-"""Of one of them: finer frames and their transforms, correlation and mask."""
 
 _MAP_BYTES = 4 + 4 + 4 + 4 + 1
 """Of a fine pixel: both maps, what a movie adds, and what is made of it."""
@@ -101,10 +95,9 @@ def bound(job: Job) -> MemoryBound:
     block = (length, *raw.shape[1:])
     filtering = filter_bytes(block, clutter, frame_rate_hz=acquisition(job, raw).frame_rate_hz)
     frame_px = network_shape(raw.shape[1:], finder.factors)
-    at_once = min(length * math.prod(frame_px), max(math.prod(frame_px), _PIXELS_AT_ONCE))
     # The correlation of the block twice: as made, and as it is written.
     correlating = 8 * math.prod(block) + 16 * length * math.prod(frame_px)
-    correlating += _PIXEL_BYTES * at_once
+    correlating += correlating_bytes(length, math.prod(frame_px))
     outer, patch = widest_seen(frame_px)
     seeing = movie_bytes((min(length, finder.n_frames), *outer), finder)
     seeing += _MAP_BYTES * math.prod(patch)
@@ -203,9 +196,7 @@ def _correlate(
     """Filter one block, and write its correlation."""
     filtered = filtered_block(iq, tile, clutter, cut)
     kept = np.zeros((len(filtered), *target.shape[1:]), np.complex64)
-    for begin, _, correlation in fine_correlation(
-        filtered, psf, finder.factors, pixels_at_once=_PIXELS_AT_ONCE
-    ):
+    for begin, _, correlation in fine_correlation(filtered, psf, finder.factors):
         mask = above(correlation, threshold=finder.threshold)
         kept[begin : begin + len(mask)][mask] = correlation[mask]
     frames = Box((*tile.core.start, *[0] * (kept.ndim - 1)), (*tile.core.stop, *target.shape[1:]))

@@ -12,6 +12,12 @@ from scipy.fft import fft, ifft
 from vasculome.ultrasound.correlate import correlation_map
 from vasculome.ultrasound.psf import DepthPsf, given_psf
 
+PIXELS_AT_ONCE = 1 << 20
+"""Finer pixels that are correlated with the echo at once; a frame at least."""
+
+_PIXEL_BYTES = 120
+"""Of one of them: finer frames and their transforms, correlation, mask and places."""
+
 
 def upsample(
     iq_t: NDArray[np.complexfloating], factors: Sequence[int], *, turn_rad: Sequence[float]
@@ -72,8 +78,6 @@ def fine_correlation(
     iq_t: NDArray[np.complexfloating],
     psf: DepthPsf,
     factors: Sequence[int],
-    *,
-    pixels_at_once: int,
 ) -> Iterator[tuple[int, NDArray[np.complex64], NDArray[np.complex64]]]:
     """Yield finer frames and their correlation with the echo of a bubble, some at a time.
 
@@ -85,8 +89,6 @@ def fine_correlation(
         Echo on its pixels.
     factors
         As in :func:`upsample`.
-    pixels_at_once
-        Finer pixels that are made at once; a frame at least.
 
     Yields
     ------
@@ -95,10 +97,15 @@ def fine_correlation(
     fine_psf, turn_rad = psf, echo_turn(psf)
     if max(factors) > 1:
         fine_psf = upsample_psf(psf, factors)
-    step = max(1, pixels_at_once // (math.prod(iq_t.shape[1:]) * math.prod(factors)))
+    step = max(1, PIXELS_AT_ONCE // (math.prod(iq_t.shape[1:]) * math.prod(factors)))
     for begin in range(0, len(iq_t), step):
         fine = upsample(iq_t[begin : begin + step], factors, turn_rad=turn_rad)
         yield begin, fine, correlation_map(fine, fine_psf)
+
+
+def correlating_bytes(n_frames: int, fine_px: int) -> int:
+    """Return the memory of :func:`fine_correlation` for frames of ``fine_px`` finer pixels."""
+    return _PIXEL_BYTES * min(n_frames * fine_px, max(fine_px, PIXELS_AT_ONCE))
 
 
 def _along(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from hand_made_network import hand_made, write_hand_made
-from tiny_ultrasound import N_FRAMES, SHAPE, SPACING_UM, both, ingested, job_of, run, scores
+from tiny_ultrasound import N_FRAMES, SHAPE, SPACING_UM, both, job_of, run, scores
 
 from vasculome.config import NetworkConfig, RunConfig, Sample
 from vasculome.errors import UserError
@@ -30,25 +30,13 @@ from vasculome.stages.job import Job
 from vasculome.stages.network_weights import finder_for, network_bytes
 from vasculome.storage.tables import read_parts
 from vasculome.storage.weights import card_path, write_weights
+from vasculome.ultrasound import upsample
 from vasculome.ultrasound.columns import positions
 from vasculome.ultrasound.correlate import correlation_map
 from vasculome.ultrasound.psf_gaussian import gaussian_psf
 from vasculome.ultrasound.sparsify import above
 
 WAVELENGTH_UM = 98.56
-
-
-@pytest.fixture(scope="module")
-def phantom():
-    return ultrasound_phantom(seed=4, n_frames=N_FRAMES, shape=SHAPE, mean_bubbles=6.0)
-
-
-@pytest.fixture(scope="module")
-def folder(phantom, tmp_path_factory):
-    """A folder in which the IQ is ingested and calibrated."""
-    folder = ingested(phantom, tmp_path_factory.mktemp("network"))
-    run(folder, "calibrate")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +130,7 @@ def test_blocks_are_worked_on_in_pieces_to_the_same_result(monkeypatch, tmp_path
     inside = (whole["position_px"] >= -0.5).all(axis=1)
     inside &= (whole["position_px"] < np.array(shape[1:]) - 0.5).all(axis=1)
     monkeypatch.setattr(bubble_network, "MOST_SITES", int(0.7 * mask.sum()))
-    monkeypatch.setattr(bubble_network, "PIXELS_AT_ONCE", 3 * math.prod(shape[1:]))
+    monkeypatch.setattr(upsample, "PIXELS_AT_ONCE", 3 * math.prod(shape[1:]))
     found, sites = network_bubbles(iq, abs(iq), psf, how, finder, first_frame=7)
     assert sites == mask.sum()
     assert inside.sum() > 20

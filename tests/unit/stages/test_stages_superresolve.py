@@ -12,7 +12,7 @@ import pytest
 import torch
 from hand_made_stulm import known_answer, write_hand_made_stulm
 from scipy.spatial import KDTree
-from tiny_ultrasound import BLOCK, N_FRAMES, SHAPE, SPACING_UM, WAVELENGTH_UM, ingested, job_of, run
+from tiny_ultrasound import BLOCK, N_FRAMES, SHAPE, SPACING_UM, WAVELENGTH_UM, job_of, run
 
 from vasculome.compute import blocks
 from vasculome.config import RunConfig, Sample
@@ -34,19 +34,6 @@ from vasculome.ultrasound.psf import given_psf
 from vasculome.ultrasound.sparsify import above
 
 THRESHOLD = 0.4
-
-
-@pytest.fixture(scope="module")
-def phantom():
-    return ultrasound_phantom(seed=4, n_frames=N_FRAMES, shape=SHAPE, mean_bubbles=6.0)
-
-
-@pytest.fixture(scope="module")
-def folder(phantom, tmp_path_factory):
-    """A folder in which the IQ is ingested and calibrated."""
-    folder = ingested(phantom, tmp_path_factory.mktemp("superresolve"))
-    run(folder, "calibrate")
-    return folder
 
 
 @pytest.fixture(scope="module")
