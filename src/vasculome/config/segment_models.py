@@ -78,6 +78,17 @@ class PatchTrainingConfig(TrainingConfig):
         0.01,
         description="Part of the learning rate that is left at the end, falling exponentially.",
     )
+    label: Literal["painted", "seen", "lumen"] = Field(
+        "painted",
+        description="What masks of rendered vessels mark: what annotators paint, which is wide "
+        "where vessels are bright and leaves the dimmest out; half of the height of each vessel's "
+        "picture; or the vessel itself.",
+    )
+    gamma: PositiveFloat = Field(
+        1.0,
+        description="Power that intensities are raised to first: below 1 it lifts dim vessels "
+        "beside bright ones.",
+    )
     cldice: Fraction = Field(
         0.0, description="Part of soft-clDice in the loss on labels; the rest is Dice."
     )

@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vasculome.models.gamma import corrected
+
 _SLOPE = 0.01
 """Of the leaky ReLU, below zero."""
 
@@ -35,12 +37,15 @@ class StudentDesign:
         ``group`` (one group, as small as the widths are): statistics of the patch at hand, as in
         the paper. ``batch``: statistics learnt in training, so that what the network says of a
         voxel depends on nothing but its surroundings, whatever the tiles.
+    gamma
+        Power that intensities are raised to before all else, as of :mod:`vasculome.models.gamma`.
     """
 
     widths: tuple[int, ...] = (5, 6, 20, 44)
     stem_stride: Literal[1, 2] = 2
     skip: Literal["add", "concatenate"] = "add"
     norm: Literal["group", "batch"] = "group"
+    gamma: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or min(self.widths) < 1:
@@ -51,6 +56,8 @@ class StudentDesign:
             raise ValueError(f"skip must be add or concatenate, not {self.skip!r}")
         if self.norm not in {"group", "batch"}:
             raise ValueError(f"norm must be group or batch, not {self.norm!r}")
+        if not self.gamma > 0:
+            raise ValueError(f"gamma must be above 0, not {self.gamma}")
 
     @property
     def stride(self) -> int:
@@ -140,6 +147,7 @@ class Student(nn.Module):
                 f"patches must be (N, 1, z, y, x) with multiples of {self.design.stride}, "
                 f"not {tuple(x.shape)}"
             )
+        x = corrected(x, self.design.gamma)
         seen: list[Tensor] = []
         for level, block in enumerate(self.down):
             deepest = block(self.pool(x) if level else x)

@@ -67,6 +67,8 @@ class StudentEngine:
         """
         space = self._space(image.shape)
         finest, *coarser = space.levels
+        if self._design.gamma != 1:
+            image = image**self._design.gamma
         split(finest.below.volume, image, self._design.stem_stride)
         self._down[0](finest, finest.below, finest.skip)
         before = finest

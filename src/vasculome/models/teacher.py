@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vasculome.models.codebook import Codebook, CodeScores, Quantized
+from vasculome.models.gamma import corrected
 
 STRIDE = 32
 """Voxels that patches are multiples of along each axis."""
@@ -41,6 +42,8 @@ class TeacherDesign:
     code_scores
         What codes are drawn by while they are learnt: see
         :data:`vasculome.models.codebook.CodeScores`.
+    gamma
+        Power that intensities are raised to before all else, as of :mod:`vasculome.models.gamma`.
     """
 
     feature_size: int = 48
@@ -50,6 +53,7 @@ class TeacherDesign:
     n_codes: int = 512
     window: int = 7
     code_scores: CodeScores = "squared_distance"
+    gamma: float = 1.0
 
     def __post_init__(self) -> None:
         if self.feature_size < 12 or self.feature_size % 12:
@@ -58,6 +62,8 @@ class TeacherDesign:
             raise ValueError("depths and heads must be of four levels")
         if min(*self.depths, *self.heads) < 1 or self.window < 2:
             raise ValueError("depths and heads must be 1 or more, window 2 or more")
+        if not self.gamma > 0:
+            raise ValueError(f"gamma must be above 0, not {self.gamma}")
         for level, heads in enumerate(self.heads):
             if (width := self.feature_size * 2**level) % heads:
                 raise ValueError(f"{heads} heads do not share {width} channels evenly")
@@ -167,7 +173,7 @@ class Teacher(nn.Module):
             )
         if max(x.shape[2:]) == STRIDE:
             raise ValueError(f"patches must be longer than {STRIDE} along some axis")
-        levels = self.swin.swinViT(x, self.swin.normalize)
+        levels = self.swin.swinViT(corrected(x, self.design.gamma), self.swin.normalize)
         aligned = self.align(levels[-1])
         quantized = self.codebook(aligned, learning=learning, temperature=temperature)
         return Encoded(levels, aligned, quantized)
@@ -184,5 +190,5 @@ class Teacher(nn.Module):
         y = swin.decoder4(y, swin.encoder4(levels[2]))
         y = swin.decoder3(y, swin.encoder3(levels[1]))
         y = swin.decoder2(y, swin.encoder2(levels[0]))
-        y = swin.decoder1(y, swin.encoder1(x))
+        y = swin.decoder1(y, swin.encoder1(corrected(x, self.design.gamma)))
         return TeacherAnswer(swin.out(y), self.image_head(y), encoded)

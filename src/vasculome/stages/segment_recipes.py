@@ -26,6 +26,7 @@ from vasculome.training.volume_patches import AdaptedPatches, MixedPatches
 def vessel_scene_of(settings: PatchTrainingConfig) -> VesselScene:
     """Return what the patches show."""
     scene: VesselScene = getattr(vessel_scenes, settings.scene)()
+    scene = replace(scene, label=settings.label)
     if settings.patch_voxels is None:
         return scene
     return replace(scene, shape=(settings.patch_voxels,) * 3)
@@ -40,7 +41,9 @@ def student_recipe(settings: StudentConfig, *, where: str, teacher: Path | None)
         The student or its teacher cannot take patches of this size, or the teacher is none for it.
     """
     method = replace(METHODS[settings.method], cldice=settings.cldice)
-    design = StudentDesign(settings.widths, settings.stem_stride, settings.skip, settings.norm)
+    design = StudentDesign(
+        settings.widths, settings.stem_stride, settings.skip, settings.norm, settings.gamma
+    )
     _check_size(settings, multiple=design.stride, where=where)
     taught_by = None
     if method.needs_teacher:
@@ -77,6 +80,7 @@ def teacher_recipe(settings: TeacherConfig, *, where: str) -> TeacherRecipe:
             settings.n_codes,
             settings.window,
             settings.code_scores,
+            settings.gamma,
         ),
         patches_of(settings),
         settings.pretrain_steps,

@@ -107,11 +107,21 @@ def test_a_card_builds_the_network(design):
 
 
 @pytest.mark.parametrize(
-    "fault", [{"widths": (5,)}, {"stem_stride": 3}, {"skip": "cat"}, {"norm": "layer"}]
+    "fault",
+    [{"widths": (5,)}, {"stem_stride": 3}, {"skip": "cat"}, {"norm": "layer"}, {"gamma": 0.0}],
 )
 def test_designs_that_are_none_are_refused(fault):
     with pytest.raises(ValueError, match=next(iter(fault))):
         build("student", fault)
+
+
+def test_intensities_may_be_seen_to_a_power():
+    torch.manual_seed(0)
+    plain, rooted = Student(StudentDesign()), Student(StudentDesign(gamma=0.5))
+    rooted.load_state_dict(plain.state_dict())
+    image = torch.rand(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(rooted(image).logits, plain(image.sqrt()).logits)
 
 
 def test_it_learns_to_tell_bright_from_dark():

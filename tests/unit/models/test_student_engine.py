@@ -38,7 +38,11 @@ DESIGNS = [
 ]
 
 
-@pytest.mark.parametrize("design", [*DESIGNS, FULL_RESOLUTION], ids=str)
+@pytest.mark.parametrize(
+    "design",
+    [*DESIGNS, FULL_RESOLUTION, StudentDesign(gamma=0.5), StudentDesign(gamma=0.7)],
+    ids=str,
+)
 def test_it_says_what_torch_says(design):
     s = design.stride
     image = np.random.default_rng(0).random((2 * s, 3 * s, 5 * s), np.float32)

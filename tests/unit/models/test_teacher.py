@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -92,6 +92,13 @@ def test_patches_of_other_sizes_are_refused(teacher, shape):
         teacher(torch.zeros(shape))
 
 
+def test_intensities_may_be_seen_to_a_power(teacher, images):
+    rooted = Teacher(replace(teacher.design, gamma=0.5)).eval()
+    rooted.load_state_dict(teacher.state_dict())
+    with torch.no_grad():
+        assert torch.equal(rooted(images).logits, teacher.eval()(images.sqrt()).logits)
+
+
 def test_a_card_builds_the_network():
     arguments = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(TINY).items()}
     network = build("teacher", arguments)
@@ -106,6 +113,7 @@ def test_a_card_builds_the_network():
         ({"depths": (2, 2)}, "four levels"),
         ({"depths": (2, 2, 2, 0)}, "1 or more"),
         ({"heads": (5, 5, 5, 5)}, "do not share"),
+        ({"gamma": 0.0}, "gamma"),
     ],
 )
 def test_designs_that_are_none_are_refused(fault, says):

@@ -104,25 +104,25 @@ def test_every_setting_reaches_student_and_teacher(teachers):
         network="student", widths=(3, 5, 4), stem_stride=1, skip="concatenate", norm="batch",
         method="without_semi", teacher="x", cldice=0.2, scene="two_photon", patch_voxels=64,
         batch_size=3, validation_patches=4, labelled_patches=7, patch_seed=5, steps=11,
-        unlabelled_patches=9,
+        unlabelled_patches=9, gamma=0.5, label="lumen",
     )  # fmt: skip
     recipe = recipe_of(settings, where="", teacher=teachers / "good.safetensors")
-    assert recipe.design == StudentDesign((3, 5, 4), 1, "concatenate", "batch")
+    assert recipe.design == StudentDesign((3, 5, 4), 1, "concatenate", "batch", 0.5)
     assert recipe.method.features == "codebook" and recipe.method.pseudo_labels == 0
     assert recipe.method.cldice == 0.2 and recipe.teacher.design == DESIGN
     assert (recipe.batch_size, recipe.validation_patches, recipe.steps) == (3, 4, 11)
     source = recipe.source
     assert (source.labels, source.others, source.seed) == (7, 9, 5)
-    assert source.scene.shape == (64, 64, 64)
+    assert (source.scene.shape, source.scene.label) == ((64, 64, 64), "lumen")
     assert source.scene.spacing_um == two_photon().spacing_um
     settings = TeacherConfig(
         network="teacher", feature_size=24, depths=(1, 2, 1, 2), heads=(2, 2, 4, 4), n_codes=9,
         student_width=6, pretrain_steps=5, reconstruction="absolute", cldice=0.1, batch_size=4,
         validation_patches=3, steps=20, fine_tune_rate=2e-5, decay_to=0.5, patch_threads=3,
-        window=5, code_scores="distance",
+        window=5, code_scores="distance", gamma=0.7,
     )  # fmt: skip
     recipe = recipe_of(settings, where="")
-    assert recipe.design == TeacherDesign(24, (1, 2, 1, 2), (2, 2, 4, 4), 6, 9, 5, "distance")
+    assert recipe.design == TeacherDesign(24, (1, 2, 1, 2), (2, 2, 4, 4), 6, 9, 5, "distance", 0.7)
     assert (recipe.pretrain_steps, recipe.reconstruction, recipe.cldice) == (5, "absolute", 0.1)
     assert (recipe.batch_size, recipe.validation_patches) == (4, 3)
     plan = plan_of(settings)
