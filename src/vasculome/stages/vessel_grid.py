@@ -18,8 +18,8 @@ PATCH_PX = {2: 64, 3: 24}
 HALO_PX = 12
 """Pixels all round that the network sees besides; a multiple of 4 as well.
 
-It changes 0.1 % of the vessels' fine pixels that a trained network finds in 2-D in patches of 64, and
-0.3 % in 3-D patches of 24 were it the same there. 8 pixels: 0.7 and 2.6 %; none: 18 and 70 %
+It changes 0.1 % of the vessels' fine pixels that a trained network finds in 2-D in patches of 64,
+and 0.3 % in 3-D patches of 24 were it the same there. 8 pixels: 0.7 and 2.6 %; none: 18 and 70 %
 (benchmarks/superresolve_halo.py).
 """
 
