@@ -10,7 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vasculome.models.bubble_net import FAINT, BubbleNet, Sites, magnitude_scale, site_features
+from vasculome.models.bubble_net import (
+    FAINT,
+    BubbleNet,
+    Sites,
+    magnitude_scale,
+    said_both_ways,
+    site_features,
+)
 from vasculome.sparse import SparseTensor
 
 _LEAST_GAIN = 0.95
@@ -39,7 +46,7 @@ class SiteList:
 
 
 def likely_sites(network: BubbleNet, sites: SiteList, *, most_sites: int) -> Sites:
-    """Return what a network in ``eval`` mode says at the sites where a bubble is not unlikely.
+    """Return what a network says, both ways, at the sites where a bubble is not unlikely.
 
     The movie is cut along space and time until no piece, with all sites around it that matter to
     it, has more than ``most_sites``: about 1 kB each bounds the memory.
@@ -136,12 +143,13 @@ def _said(
     place[:, 1:] = sites.coordinates[rows]
     features = site_features(sites.correlation[rows], sites.signal[rows], scale=scale)
     with torch.no_grad():
-        said = network(
+        said = said_both_ways(
+            network,
             SparseTensor.from_points(
                 torch.from_numpy(place).to(device),
                 torch.from_numpy(features).to(device),
                 batch_size=1,
-            )
+            ),
         )
         axes = said.coordinates[:, 1:]
         ends = [torch.as_tensor(corner, device=device) for corner in (low, high)]

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from vasculome.metrics.localization import score_localization
-from vasculome.models.bubble_net import BubbleNet, BubbleNetDesign, detections, sites_of
+from vasculome.models.bubble_net import (
+    BubbleNet,
+    BubbleNetDesign,
+    detections,
+    said_both_ways,
+    sites_of,
+)
 from vasculome.sparse import SparseTensor
 from vasculome.training.losses import Bubbles, bubble_loss
 from vasculome.training.movies import UlmMovie, UlmScene, make_movie
@@ -145,9 +151,12 @@ def score_of(network: BubbleNet, movies: list[UlmMovie]) -> dict[str, float]:
     }
 
 
-def detect(network: BubbleNet, movie: UlmMovie) -> dict[str, np.ndarray]:
-    """Return what the network finds in one movie."""
+def detect(
+    network: BubbleNet, movie: UlmMovie, *, both_ways: bool = False
+) -> dict[str, np.ndarray]:
+    """Return what the network finds in one movie; ``both_ways`` as the workflow does."""
     batch = batch_of([movie], threshold=network.design.threshold)
     points, _ = on_device(batch.points, batch.truth, network)
     with torch.no_grad():
-        return detections(network(points), min_probability=MIN_PROBABILITY)
+        said = said_both_ways(network, points) if both_ways else network(points)
+    return detections(said, min_probability=MIN_PROBABILITY)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from vasculome.models.bubble_net import BubbleNet, BubbleNetDesign, Sites, detections, sites_of
+from vasculome.models.bubble_net import (
+    BubbleNet,
+    BubbleNetDesign,
+    Sites,
+    detections,
+    said_both_ways,
+    sites_of,
+)
 
 
 def _movie(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -83,6 +90,41 @@ def test_an_input_changes_no_output_beyond_reach() -> None:
     assert 5 < away.max() <= reach
 
 
+@pytest.mark.parametrize("shape", [(8, 12, 16), (4, 6, 8, 12)], ids=["2-D", "3-D"])
+def test_both_ways_a_mirror_image_is_told_as_mirrored(shape: tuple[int, ...]) -> None:
+    network = _network(len(shape) - 1)
+    movie = _movie(shape)
+    across = tuple(range(2, len(shape)))
+    turned = np.flip(movie, across)
+    with torch.no_grad():
+        here, there = (
+            _on_grid(said_both_ways(network, sites_of([m], [m], [np.ones(shape, bool)])), shape)
+            for m in (movie, turned)
+        )
+        plain = _on_grid(network(sites_of([movie], [movie], [np.ones(shape, bool)])), shape)
+    back = np.flip(there, across)
+    back[..., 2:-1] = np.array(shape[2:]) - 1 - back[..., 2:-1]
+    np.testing.assert_allclose(here, back, atol=1e-4)
+    # And it is something else than what is said one way.
+    assert np.abs(here - plain)[..., 2:-1].max() > 0.01
+
+
+def _on_grid(said: Sites, shape: tuple[int, ...]) -> np.ndarray:
+    """Return logit, place and first standard deviation at each pixel, (t, z, [y,] x, D + 2)."""
+    values = np.empty((*shape, len(shape) + 1))
+    at = said.coordinates.numpy()
+    where = (at[:, -1], *at[:, 1:-1].T)
+    values[where] = np.column_stack([said.logit, said.position_px, said.sigma_px[:, 0]])
+    return values
+
+
+def test_both_ways_no_site_is_no_fault() -> None:
+    nothing = np.zeros((2, 4, 4), np.complex64)
+    points = sites_of([nothing], [nothing], [np.zeros(nothing.shape, np.bool_)])
+    with torch.no_grad():
+        assert len(said_both_ways(_network(), points).logit) == 0
+
+
 def _said(rows: list[tuple[int, int, int, int, float, float, float]]) -> Sites:
     table = np.array(rows)
     probability = torch.from_numpy(table[:, 4])
@@ -101,6 +143,9 @@ def test_neighbours_that_say_the_same_bubble_are_one() -> None:
                 # sample, z, x, frame, probability, position
                 (0, 4, 4, 0, 0.6, 4.4, 4.0),
                 (0, 5, 4, 0, 0.3, 4.7, 4.0),  # the same bubble, between two pixels
+                (0, 3, 4, 2, 0.4, 4.3, 4.0),
+                (0, 5, 4, 2, 0.3, 4.5, 4.0),  # two pixels away, yet the same bubble
+                (0, 6, 4, 2, 0.4, 4.6, 4.0),  # three pixels away from the first: of another
                 (0, 6, 4, 0, 0.7, 6.1, 4.0),  # another, next to it
                 (0, 4, 4, 1, 0.4, 4.4, 4.0),  # too faint alone
                 (1, 4, 4, 0, 0.8, 4.0, 4.2),
@@ -108,11 +153,12 @@ def test_neighbours_that_say_the_same_bubble_are_one() -> None:
         ),
         min_probability=0.5,
     )
-    assert found["sample"].tolist() == [0, 0, 1]
-    assert found["frame"].tolist() == [0, 0, 0]
-    assert found["probability"] == pytest.approx([0.9, 0.7, 0.8])
+    assert found["sample"].tolist() == [0, 0, 0, 1]
+    assert found["frame"].tolist() == [0, 0, 2, 0]
+    assert found["probability"] == pytest.approx([0.9, 0.7, 0.7, 0.8])
+    first, shared = (0.6 * 4.4 + 0.3 * 4.7) / 0.9, (0.4 * 4.3 + 0.3 * 4.5) / 0.7
     assert found["position_px"] == pytest.approx(
-        np.array([[(0.6 * 4.4 + 0.3 * 4.7) / 0.9, 4.0], [6.1, 4.0], [4.0, 4.2]])
+        np.array([[first, 4.0], [6.1, 4.0], [shared, 4.0], [4.0, 4.2]])
     )
 
 

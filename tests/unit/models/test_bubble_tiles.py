@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from vasculome.models import bubble_tiles
-from vasculome.models.bubble_net import BubbleNet, BubbleNetDesign, detections, sites_of
+from vasculome.models.bubble_net import (
+    BubbleNet,
+    BubbleNetDesign,
+    detections,
+    said_both_ways,
+    sites_of,
+)
 from vasculome.models.bubble_tiles import SiteList, TooManySitesError, likely_sites
 
 
@@ -53,7 +59,7 @@ def test_pieces_find_what_the_whole_finds(monkeypatch, shape, most):
     found = likely_sites(network, _listed(iq, correlation, mask), most_sites=most)
     assert len(sizes) >= 4 and max(sizes) <= most
     with torch.no_grad():
-        whole = network(sites_of([iq], [correlation], [mask]))
+        whole = said_both_ways(network, sites_of([iq], [correlation], [mask]))
     a, b = (detections(said, min_probability=0.3) for said in (found, whole))
     assert len(b["frame"]) > 100
     assert np.array_equal(a["frame"], b["frame"])
