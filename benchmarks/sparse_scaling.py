@@ -174,7 +174,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         ticks = sorted({r[key] for r in rows if r["case"].endswith(group)})
         axes[1, column].set_xticks(ticks, [f"{t:g}" for t in ticks], rotation=45)
         axes[1, column].minorticks_off()
-    axes[0, 0].legend()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     found = ratios(rows)
     figure.suptitle(
         f"Sparse over dense memory: {found[2]:.2f} in 2-D, {found[3]:.2f} in 3-D; "
