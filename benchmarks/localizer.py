@@ -37,9 +37,9 @@ from localizer_parts.networks import found_by
 from numpy.typing import NDArray
 
 from vasculome.metrics.localization import score_localization
-from vasculome.models.build import build
 from vasculome.models.stulm import UPSCALING, StulmDesign
-from vasculome.storage.weights import read_weights, shipped_weights
+from vasculome.stages.network_load import load_network
+from vasculome.storage.weights import read_card, shipped_weights
 from vasculome.training.memory import PeakMemory
 from vasculome.training.movies import (
     UlmMovie,
@@ -101,11 +101,9 @@ class Network(Method):
     """A trained network."""
 
     def __init__(self, path: Path) -> None:
-        tensors, card = read_weights(path)
+        card = read_card(path)
         super().__init__(card["name"])
-        self.network = build(card["architecture"], card["arguments"])
-        self.network.load_state_dict(tensors)
-        self.network.eval()
+        self.network = load_network(path, sha256=card["sha256"], device="cpu")
         self.n_dims = card["arguments"]["n_dims"]
         settings = card["settings"]
         kind = settings.get("sparsify", "threshold")

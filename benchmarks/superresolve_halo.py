@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 
 from vasculome.geometry import Box, TileGrid
-from vasculome.models.build import build
 from vasculome.models.stulm import UPSCALING, Stulm
 from vasculome.models.stulm_movies import vessel_probability
+from vasculome.stages.network_load import load_network
 from vasculome.stages.superresolve import KEEP_PROBABILITY
 from vasculome.stages.vessel_grid import HALO_PX, PATCH_PX
-from vasculome.storage.weights import read_weights
+from vasculome.storage.weights import read_card
 from vasculome.training.movies import make_movie, paper_2d
 from vasculome.ultrasound.sparsify import above
 
@@ -58,11 +58,9 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="of a sparse 2-D stulm")
     options = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    tensors, card = read_weights(options.weights)
-    network = build(card["architecture"], card["arguments"])
+    card = read_card(options.weights)
+    network = load_network(options.weights, sha256=card["sha256"], device="cpu")
     assert isinstance(network, Stulm)
-    network.load_state_dict(tensors)
-    network.eval()
     field, patch, movies = (32, 16, 1) if options.quick else (96, 32, 2)
     wide = replace(
         paper_2d(5.0 * (field / 32) ** 2),

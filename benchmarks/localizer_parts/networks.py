@@ -23,7 +23,7 @@ def found_by(
         probability = predicted(network, [movie], sparsify=sparsify)[0]
         return probability > KEEP_PROBABILITY, None
     assert isinstance(network, BubbleNet)
-    table = as_table(detect(network, movie, both_ways=True))
+    table = as_table(detect(network, movie))
     tracks = tracks_of(movie, table, max_speed_mm_s=max_speed_mm_s)
     return angiogram(movie, tracks, factor=UPSCALING), table
 

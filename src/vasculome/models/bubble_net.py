@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from vasculome import sparse
 from vasculome.sparse import SparseTensor, layers
-from vasculome.sparse.keys import Bounds, Packing
 
 Movie = NDArray[np.complexfloating]
 
@@ -154,18 +153,23 @@ def said_both_ways(network: BubbleNet, x: SparseTensor) -> Sites:
     x
         As of :meth:`BubbleNet.forward`; coordinates are 0 or more.
     """
-    said = network(x)
     if not len(x):
-        return said
+        return network(x)
+
+    def tensor(coordinates: Tensor) -> SparseTensor:
+        # One of its own for each pass: what it keeps for its layers goes with it.
+        return SparseTensor.from_points(coordinates, x.features, batch_size=x.batch_size)
+
     across = slice(2, 1 + network.design.n_dims)
     # The coarsest sites are blocks of as many: mirrored, they must be blocks again.
     block = 2 ** (len(network.design.channels) - 1)
     last = (x.coordinates[:, across].amax(dim=0) // block + 1) * block - 1
     place = x.coordinates.clone()
     place[:, across] = last - place[:, across]
-    mirrored = network(SparseTensor.from_points(place, x.features, batch_size=x.batch_size))
-    # Points are kept in the order of their coordinates.
-    row = torch.argsort(torch.argsort(Packing(Bounds.of(place)).pack(place)))
+    said = network(tensor(x.coordinates))
+    image = tensor(place)
+    row = image.manager.find(image.key, place)
+    mirrored = network(image)
     other = mirrored.position_px[row]
     other[:, 1:] = last - other[:, 1:]
     # Which site tells of a bubble between two may differ: each has a say by its probability.

@@ -151,12 +151,10 @@ def score_of(network: BubbleNet, movies: list[UlmMovie]) -> dict[str, float]:
     }
 
 
-def detect(
-    network: BubbleNet, movie: UlmMovie, *, both_ways: bool = False
-) -> dict[str, np.ndarray]:
-    """Return what the network finds in one movie; ``both_ways`` as the workflow does."""
+def detect(network: BubbleNet, movie: UlmMovie) -> dict[str, np.ndarray]:
+    """Return what the network finds in one movie, as the workflow finds it."""
     batch = batch_of([movie], threshold=network.design.threshold)
     points, _ = on_device(batch.points, batch.truth, network)
     with torch.no_grad():
-        said = said_both_ways(network, points) if both_ways else network(points)
+        said = said_both_ways(network, points)
     return detections(said, min_probability=MIN_PROBABILITY)
