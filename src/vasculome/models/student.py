@@ -129,6 +129,11 @@ class Student(nn.Module):
         self.up = nn.ModuleList(_Block(joined * c, c, norm=design.norm) for c in coarse_first[1:])
         self.head = nn.Conv3d(widths[0], 1, 1)
 
+    @property
+    def last(self) -> nn.Module:
+        """The layer that says logits: what follows only interpolates them."""
+        return self.head
+
     def forward(self, x: Tensor) -> StudentAnswer:
         """Return what the network says of patches.
 

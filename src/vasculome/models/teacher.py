@@ -151,6 +151,11 @@ class Teacher(nn.Module):
         self.image_head = nn.Conv3d(design.feature_size, 1, 1)
         self.register_buffer("fine_tuned", torch.tensor(False))
 
+    @property
+    def last(self) -> nn.Module:
+        """The layer that says logits."""
+        return self.swin.out
+
     def encode(self, x: Tensor, *, learning: bool = False, temperature: float = 1.0) -> Encoded:
         """Return what the encoder says, without the work of the decoder.
 

@@ -15,6 +15,8 @@ from vasculome import __version__
 from vasculome.compute.device import pick_device, pin_threads
 from vasculome.config import ModelConfig
 from vasculome.errors import UserError
+from vasculome.models.student import Student
+from vasculome.models.teacher import Teacher
 from vasculome.stages.job import load_run
 from vasculome.stages.models import Training, training_of
 from vasculome.stages.recipes import data_of, plan_of, recipe_of
@@ -23,6 +25,7 @@ from vasculome.storage.ledger import Lease
 from vasculome.storage.shards import write_json_atomic
 from vasculome.storage.weights import read_card, write_weights
 from vasculome.training.loop import Recipe, Record, train
+from vasculome.training.segment_scores import calibrate
 from vasculome.training.student_recipe import student_alone
 
 log = logging.getLogger(__name__)
@@ -47,7 +50,7 @@ def train_model(*, config: Mapping[str, Any], model: str, seed: int) -> None:
     log.info("training %s from seed %d on %s, in %d MB", model, seed, device, memory_mb(settings))
     with Lease(training.manifest_path):
         learnt, record = _trained(training, recipe, device=device, where=where)
-        network = student_alone(learnt)
+        network = _kept(learnt, record)
         write_json_atomic(training.record_path, _record_json(training, network, record, device))
         content = write_weights(
             training.weights_path, network.state_dict(), card_of(training, network, record)
@@ -117,6 +120,15 @@ def _trained(
         ) from error
 
 
+def _kept(learnt: nn.Module, record: Record) -> nn.Module:
+    """Return what is kept of a training: of a segmenter the network alone, calibrated."""
+    network = student_alone(learnt)
+    temperature = _best_metrics(record).get("temperature", math.nan)
+    if isinstance(network, Student | Teacher) and math.isfinite(temperature):
+        calibrate(network, temperature)
+    return network
+
+
 def _against_divergence(settings: ModelConfig) -> str:
     slower = settings.learning_rate / 3
     return f"lower learning_rate, say to {slower:.2g}, or raise warmup"
@@ -124,13 +136,16 @@ def _against_divergence(settings: ModelConfig) -> str:
 
 def _summary(network: nn.Module, record: Record) -> dict[str, Any]:
     """Return the numbers of the network that is kept; no times, which differ from run to run."""
-    metrics = record.metrics[record.validated.index(record.best_step)]
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
         "steps": record.step[-1] + 1,
         "best_step": record.best_step,
-        "metrics": _finite(metrics),
+        "metrics": _finite(_best_metrics(record)),
     }
+
+
+def _best_metrics(record: Record) -> dict[str, float]:
+    return record.metrics[record.validated.index(record.best_step)]
 
 
 def _record_json(

@@ -15,14 +15,16 @@ from vasculome.metrics.calibration import (
     fitted_temperature,
 )
 from vasculome.metrics.segmentation import cldice, dice
+from vasculome.models.student import Student
+from vasculome.models.teacher import Teacher
 
 SCORES = (
     "score",
     "cldice",
     "threshold",
     "temperature",
+    "uncalibrated_error",
     "calibration_error",
-    "calibrated_error",
 )
 
 _THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
@@ -33,27 +35,36 @@ def score_of(
 ) -> dict[str, float]:
     """Return :data:`SCORES`: mean Dice and clDice at the best threshold, and how sure it may be.
 
-    The threshold is what the network is used with, so it is also what the best step is chosen at.
-    With the ``temperature`` T, sigmoid(logit / T) tells how many voxels are vessels indeed: errors
-    of calibration are those before and after it.
+    With the ``temperature`` T, sigmoid(logit / T) tells how many voxels are vessels indeed. The
+    network that is kept has its logits divided by it (:func:`calibrate`), so the threshold is of
+    these probabilities; it is what the network is used with, so it is also what the best step is
+    chosen at. Errors of calibration are those before and after.
 
     Parameters
     ----------
     said, masks
-        Probabilities of patches, and their vessels, (z, y, x).
+        Probabilities of patches before calibration, and their vessels, (z, y, x).
     """
-    together, truth = np.stack(said), np.stack(masks)
+    raw, truth = np.stack(said), np.stack(masks)
+    temperature = fitted_temperature(raw, truth)
+    together = calibrated(raw, temperature)
     threshold = best_threshold(together, truth)
-    temperature = fitted_temperature(together, truth)
-    pairs = [(p > threshold, mask) for p, mask in zip(said, masks, strict=True)]
+    pairs = [(p >= threshold, mask) for p, mask in zip(together, masks, strict=True)]
     return {
         "score": float(np.mean([dice(found, mask) for found, mask in pairs])),
         "cldice": float(np.mean([cldice(found, mask) for found, mask in pairs])),
         "threshold": threshold,
         "temperature": temperature,
+        "uncalibrated_error": expected_calibration_error(raw, truth),
         "calibration_error": expected_calibration_error(together, truth),
-        "calibrated_error": expected_calibration_error(calibrated(together, temperature), truth),
     }
+
+
+def calibrate(network: Student | Teacher, temperature: float) -> None:
+    """Divide the network's logits by the temperature, in its last layer (Guo et al. 2017)."""
+    with torch.no_grad():
+        for parameter in network.last.parameters():
+            parameter.div_(temperature)
 
 
 def probability_of(logits: Tensor) -> NDArray[np.float32]:
@@ -61,8 +72,8 @@ def probability_of(logits: Tensor) -> NDArray[np.float32]:
     return torch.sigmoid(logits.detach().float())[0, 0].cpu().numpy()
 
 
-def best_threshold(probability: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
-    """Return the probability, of 0.05 to 0.95, above which voxels have the highest Dice index.
+def best_threshold(probability: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
+    """Return the probability, of 0.05 to 0.95, from which voxels have the highest Dice index.
 
     Parameters
     ----------
@@ -70,6 +81,6 @@ def best_threshold(probability: NDArray[np.float32], mask: NDArray[np.bool_]) ->
         Of one shape; the index is taken over all voxels together. Of several that are equally
         good, the one in the middle.
     """
-    found = np.array([dice(probability > t, mask) for t in _THRESHOLDS])
+    found = np.array([dice(probability >= t, mask) for t in _THRESHOLDS])
     best = np.flatnonzero(found >= found.max() - 1e-12)
     return float(_THRESHOLDS[best[len(best) // 2]])

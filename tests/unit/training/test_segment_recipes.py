@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_patches import TinyPatches
 
-from vasculome.models.student import StudentDesign
+from vasculome.models.student import Student, StudentDesign
 from vasculome.models.teacher import Teacher, TeacherDesign
 from vasculome.storage.checkpoints import read_checkpoint
 from vasculome.training import segment_losses as losses
@@ -21,6 +21,7 @@ from vasculome.training.patch_source import RenderedPatches
 from vasculome.training.segment_scores import (
     SCORES,
     best_threshold,
+    calibrate,
     probability_of,
     score_of,
 )
@@ -42,17 +43,27 @@ def test_the_score_is_dice_and_the_threshold_the_best():
     # Too sure of itself or not sure enough: the score is that of the threshold that is kept.
     unsure = score_of([0.4 * p for p in said], masks)
     assert (unsure["score"], unsure["cldice"]) == (1, 1)
-    assert 0.04 <= unsure["threshold"] < 0.36
     assert tuple(unsure) == SCORES
     # It says 0.36 of vessels and 0.04 of the rest, of which 32 and 96 are.
-    assert unsure["calibration_error"] == pytest.approx((32 * 0.64 + 96 * 0.04) / 128)
-    assert unsure["calibrated_error"] < unsure["calibration_error"]
+    assert unsure["uncalibrated_error"] == pytest.approx((32 * 0.64 + 96 * 0.04) / 128)
+    assert unsure["calibration_error"] < unsure["uncalibrated_error"]
     assert unsure["temperature"] < 1
     said[0] = np.zeros_like(said[0])
     assert score_of(said, masks)["score"] == 0.5
     # Only above 0.7 are all who say so right.
     p = np.array([0.2, 0.4, 0.6, 0.72, 0.8, 0.9], np.float32)
     assert 0.6 <= best_threshold(p, p > 0.7) < 0.72
+
+
+@pytest.mark.parametrize("network", [Student(DESIGN), Teacher(TEACHER)], ids=["student", "teacher"])
+def test_a_calibrated_network_says_logits_over_the_temperature(network):
+    image = torch.rand(1, 1, 64, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = network.eval()(image).logits
+        calibrate(network, 2.5)
+        after = network(image).logits
+    assert before.abs().max() > 0.01
+    torch.testing.assert_close(after, before / 2.5)
 
 
 def test_probabilities_of_logits():
