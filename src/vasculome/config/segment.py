@@ -38,6 +38,11 @@ class SegmentNetworkConfig(Settings):
         "crop: each says what is in its middle; exact: with so wide a margin that the result is "
         "that of the network on the whole volume, for students with norm: batch.",
     )
+    flips: bool = Field(
+        False,
+        description="Whether the network sees all eight mirror images of each window, of which the "
+        "mean probability counts: it takes eight times as long.",
+    )
     background_contrast: Fraction = Field(
         0.1,
         description="Windows in which no voxel differs from the median by more, of the normalized "

@@ -32,6 +32,12 @@ _DEVIATIONS = 6.0
 _DARK = 0.5
 """What is brighter throughout may be the inside of a large vessel."""
 
+_MIRRORS = tuple(
+    tuple(slice(None, None, step) for step in steps)
+    for steps in itertools.product((1, -1), repeat=3)
+)
+"""The eight mirror images of a window, itself first; each undoes itself."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -71,6 +77,7 @@ def scan_probability(
     batch_size: int = 1,
     background_contrast: float = 0.0,
     planes_together: int = 1,
+    flips: bool = False,
 ) -> Seen:
     """Tell what a network in ``eval`` mode says of the voxels of ``core``, plane by plane.
 
@@ -100,6 +107,9 @@ def scan_probability(
         a voxel, its probability is 0. With 0 only windows of one value are background.
     planes_together
         Planes are read up to multiples of this, such as the depth of a chunk on disk.
+    flips
+        Whether the network sees all eight mirror images of each window, of which the mean
+        probability counts: eight times the work.
 
     Raises
     ------
@@ -108,7 +118,8 @@ def scan_probability(
     """
     device = next(network.parameters()).device
     layers = list(plan.layers(core))
-    sums = WindowSums(core, plan, take)
+    mirrors = _MIRRORS if flips else _MIRRORS[:1]
+    sums = WindowSums(core, plan, take, answers=len(mirrors))
     skipped = 0
     with torch.inference_mode(), _precision(device), _asked(network, device, batch_size) as ask:
         for layer, (slab, image) in zip(
@@ -122,9 +133,11 @@ def scan_probability(
             ]
             skipped += len(layer) - len(bright)
             for batch in _batches(bright, ask.size):
-                said = ask([_cut(image, slab, window) for window in batch])
-                for window, logits in zip(batch, said, strict=True):
-                    sums.add(window, logits)
+                images = [_cut(image, slab, window) for window in batch]
+                for mirror in mirrors:
+                    said = ask([np.ascontiguousarray(image[mirror]) for image in images])
+                    for window, logits in zip(batch, said, strict=True):
+                        sums.add(window, np.ascontiguousarray(logits[mirror]))
         sums.finish(core.stop[0])
     return Seen(sum(map(len, layers)), skipped)
 

@@ -40,10 +40,13 @@ class WindowSums:
         Of the windows.
     take
         Is given planes when no more windows see them, in order.
+    answers
+        How often something is said of each window; the mean counts.
     """
 
-    def __init__(self, core: Box, plan: WindowPlan, take: Take) -> None:
+    def __init__(self, core: Box, plan: WindowPlan, take: Take, *, answers: int = 1) -> None:
         self._core, self._plan, self._take = core, plan, take
+        self._part = np.float32(1 / answers)
         shape = (min(core.shape[0], plan.shape[0]), *core.shape[1:])
         self._total = np.zeros(shape, np.float32)
         self._weight = np.zeros(shape if plan.weights is not None else (1, 1, 1), np.float32)
@@ -59,7 +62,7 @@ class WindowSums:
         there = np.array([a - b for a, b in zip(shared.start, window.start, strict=True)])
         shape = np.array(shared.shape)
         if self._plan.weights is None:
-            _put(self._total, logits, here, there, shape)
+            _put(self._total, logits, self._part, here, there, shape)
         else:
             _add(self._total, self._weight, logits, self._plan.weights, here, there, shape)
 
@@ -134,6 +137,7 @@ def _add(
 def _put(
     total: Floats,
     logits: Floats,
+    part: np.float32,
     here: NDArray[np.int64],
     there: NDArray[np.int64],
     shape: NDArray[np.int64],
@@ -143,7 +147,7 @@ def _put(
             out = total[here[0] + z, here[1] + y, here[2] :]
             said = logits[there[0] + z, there[1] + y, there[2] :]
             for x in range(shape[2]):
-                out[x] = _sigmoid(said[x])
+                out[x] += part * _sigmoid(said[x])
 
 
 @njit(**_OPTIONS)

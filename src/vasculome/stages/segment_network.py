@@ -62,6 +62,7 @@ def tile_probability(
             batch_size=_batch_size(segmenter),
             background_contrast=segmenter.background_contrast,
             planes_together=segmenter.planes_together,
+            flips=segmenter.flips,
         )
     except FloatingPointError as error:
         raise UserError(

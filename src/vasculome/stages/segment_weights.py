@@ -104,8 +104,8 @@ class Segmenter:
         Where its windows lie.
     threshold
         Probability from which a voxel is vessel.
-    background_contrast
-        See `vasculome.models.vessel_tiles.vessel_probability`.
+    background_contrast, flips
+        See `vasculome.models.vessel_tiles.scan_probability`.
     block
         Voxels that a worker does at once, (z, y, x): whole shards.
     planes_together
@@ -128,6 +128,7 @@ class Segmenter:
     plan: WindowPlan
     threshold: float
     background_contrast: float
+    flips: bool
     block: tuple[int, ...]
     planes_together: int
     batch_size: int
@@ -185,6 +186,7 @@ def segmenter_for(
         plan,
         _threshold(chosen, card, path),
         chosen.network.background_contrast,
+        chosen.network.flips,
         block,
         chunk[0],
         _batch_size(chosen, card, threads),
@@ -209,8 +211,10 @@ def segmenter_bytes(segmenter: Segmenter) -> int:
     # Planes as they are put together from those of before and those that were read, raw and scaled.
     layer, _ = seen_voxels(block, plan)
     seen = layer // plan.shape[0] * (plan.shape[0] + segmenter.planes_together) * (4 + 4 + 4 + 4)
-    # Cut out, stacked, and answered; weights of a window.
-    batch = segmenter.batch_size * (segmenter.window_bytes + 12 * windows) + 12 * windows * blends
+    # Cut out, stacked, and answered; mirrored, there and back; weights of a window.
+    window = 4 + 4 + 4 + (4 + 4) * segmenter.flips
+    batch = segmenter.batch_size * (segmenter.window_bytes + window * windows)
+    batch += 12 * windows * blends
     return out + sums + seen + batch
 
 

@@ -211,6 +211,50 @@ def test_the_empty_space_around_a_brain_is_skipped():
     assert said(_Counts(), bright, plan, background_contrast=default).skipped == 0
 
 
+MIRRORS = [
+    (slice(None, None, a), slice(None, None, b), slice(None, None, c))
+    for a, b, c in itertools.product((1, -1), repeat=3)
+]
+
+
+@pytest.mark.parametrize("blend", ["gaussian", "crop"])
+def test_the_mean_of_mirror_images_counts(blend):
+    """Against torch on each mirror image of the one window there is."""
+    volume = noise((16, 20, 24))
+    network, plan = student(GROUP), WindowPlan(volume.shape, 24, 4, 4, blend)
+    expected = np.zeros(volume.shape)
+    for mirror in MIRRORS:
+        x = torch.from_numpy(volume[mirror].copy())[None, None]
+        with torch.no_grad():
+            answer = torch.sigmoid(network(x).logits)[0, 0].numpy()
+        expected += answer[mirror] / 8
+    found = said(network, volume, plan, flips=True).probability
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(said(network, volume, plan).probability - expected).max() > 0.01
+
+
+@pytest.mark.parametrize("as_student", [True, False])
+@pytest.mark.parametrize("blend", ["gaussian", "crop"])
+def test_what_is_said_of_a_mirrored_volume_is_mirrored(blend, as_student):
+    """Where windows fit the volume, and lie in mirrored places; one way alone it is not."""
+    volume = noise((16, 28, 40))
+    volume[:, :12, :12] = 0.1
+    network, plan = student(GROUP), WindowPlan(volume.shape, 16, 4, 4, blend)
+    if not as_student:
+        alone = torch.nn.ModuleDict({"network": network})
+        alone.forward = network.forward
+        network = alone
+    for flips in (True, False):
+        whole = said(network, volume, plan, flips=flips, batch_size=3)
+        apart = []
+        for mirror in MIRRORS[1:]:
+            turned = np.ascontiguousarray(volume[mirror])
+            other = said(network, turned, plan, flips=flips, batch_size=2)
+            assert (other.windows, other.skipped) == (whole.windows, whole.skipped)
+            apart.append(np.abs(other.probability[mirror] - whole.probability).max())
+        assert max(apart) < 1e-5 if flips else min(apart) > 1e-3
+
+
 def test_batches_are_no_larger_than_told():
     volume = noise((16, 32, 48))
     network = _Counts()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import tracemalloc
@@ -160,6 +161,30 @@ def test_what_is_done_is_not_done_again(raw, weights, tmp_path, monkeypatch):
     for name in ("vessel_probability.ome.zarr", "candidates.ome.zarr"):
         assert np.array_equal(voxels(job, name), voxels(whole, name))
     assert job.manifest("enhance") == whole.manifest("enhance")
+
+
+def test_mirror_images_are_seen_where_it_is_asked(raw, tmp_path):
+    """The probability of a window is the mean over the eight, which the manifest's digest knows."""
+    network = bright_student(StudentDesign(widths=(2, 3), stem_stride=2, norm="group"), slope=3)
+    weights = write_student(tmp_path / "group.safetensors", network=network)
+    window = {"window": 56, "overlap": 0.0}
+    job = prepared(raw, tmp_path / "flips", weights, flips=True, **window)
+    run(job, "enhance")
+    spread = job.manifest("normalize")["summary"]
+    image = rescale(voxels(job, "image.ome.zarr"), low=spread["low"], high=spread["high"])
+    mean = np.zeros(SHAPE)
+    for steps in itertools.product((1, -1), repeat=3):
+        mirror = tuple(slice(None, None, step) for step in steps)
+        with torch.no_grad():
+            answer = network(torch.from_numpy(image[mirror].copy())[None, None])
+        mean += torch.sigmoid(answer.logits)[0, 0].numpy()[mirror] / 8
+    found = voxels(job, "vessel_probability.ome.zarr")
+    assert np.abs(found / 255 - mean).max() < 0.51 / 255 + 1e-5
+    alone = prepared(raw, tmp_path / "alone", weights, **window)
+    run(alone, "enhance")
+    assert np.any(voxels(alone, "vessel_probability.ome.zarr") != found)
+    assert alone.identity() != job.identity()
+    assert alone.bound().total_bytes < job.bound().total_bytes
 
 
 def test_background_is_not_looked_at(raw, weights, tmp_path):
