@@ -52,8 +52,12 @@ def train_model(*, config: Mapping[str, Any], model: str, seed: int) -> None:
         learnt, record = _trained(training, recipe, device=device, where=where)
         network = _kept(learnt, record)
         write_json_atomic(training.record_path, _record_json(training, network, record, device))
+        # A teacher is thirty times as large as its student and gains nothing by the last bits.
         content = write_weights(
-            training.weights_path, network.state_dict(), card_of(training, network, record)
+            training.weights_path,
+            network.state_dict(),
+            card_of(training, network, record),
+            half=isinstance(network, Teacher),
         )
         write_json_atomic(
             training.manifest_path,

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 _REQUIRED = ("name", "architecture", "arguments", "sha256")
 
 
-def write_weights(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> str:
+def write_weights(
+    path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any], *, half: bool = False
+) -> str:
     """Write weights as ``NAME.safetensors``, then their card as ``NAME.json``.
 
     Parameters
@@ -36,6 +38,8 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, 
     card
         What JSON can hold: ``name``, ``architecture`` and ``arguments`` of the network at least.
         The version of the package and the SHA-256 of the weights are added.
+    half
+        Whether float32 is stored as float16, in half the space.
 
     Returns
     -------
@@ -46,9 +50,13 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, 
     UserError
         As `vasculome.storage.shards.write_bytes_atomic`.
     """
+    import torch  # noqa: PLC0415
     from safetensors.torch import save  # noqa: PLC0415
 
-    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    if half:
+        stored = {n: t.half() if t.dtype == torch.float32 else t for n, t in stored.items()}
+    data = save(stored)
     digest = hashlib.sha256(data).hexdigest()
     write_bytes_atomic(path, data)
     write_json_atomic(card_path(path), {**card, "version": __version__, "sha256": digest})
@@ -56,7 +64,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, 
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return weights and their card.
+    """Return weights and their card; what is stored as float16 becomes float32.
 
     Raises
     ------
@@ -79,7 +87,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(
             f"{broken[0]} holds values that are not finite", where=path, fix="train it again"
         )
-    return tensors, card
+    return {n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}, card
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, path: Path) -> None:

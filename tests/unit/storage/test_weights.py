@@ -47,6 +47,19 @@ def test_same_tensors_same_bytes(path, tmp_path):
     assert again == card["sha256"]
 
 
+def test_weights_stored_in_half_the_space(path, tmp_path):
+    tensors = {"a": torch.linspace(-3, 3, 1000), "count": torch.tensor(7)}
+    sizes = {}
+    for half in (False, True):
+        place = tmp_path / f"{half}.safetensors"
+        write_weights(place, tensors, CARD, half=half)
+        sizes[half] = place.stat().st_size
+        back, _ = read_weights(place)
+        assert back["a"].dtype == torch.float32 and int(back["count"]) == 7
+        torch.testing.assert_close(back["a"], tensors["a"], rtol=2**-11 if half else 0, atol=0)
+    assert sizes[False] - sizes[True] == 2000
+
+
 @pytest.mark.parametrize("size", [0, 5, 60])
 def test_a_truncated_file_is_refused(path, size):
     path.write_bytes(path.read_bytes()[:size])
