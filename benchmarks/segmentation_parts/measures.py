@@ -60,9 +60,9 @@ def mean_of(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-def over_seeds(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return mean and, of more than one seed, standard deviation of each measure."""
-    found: dict[str, float] = {"seeds": len(rows)}
+def over_trainings(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return mean and, of more than one training, standard deviation of each measure."""
+    found: dict[str, float] = {"trainings": len(rows)}
     for name, value in mean_of(rows).items():
         found[name] = round(value, 4)
         if len(rows) > 1:

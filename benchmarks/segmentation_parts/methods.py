@@ -1,32 +1,29 @@
-"""What is compared: trained networks as the stage `segment` uses them, and Frangi's filter."""
+"""Trained networks, as the stage `enhance` uses them."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.ndimage import label
 from segmentation_parts.measures import Mask, Volume
 
+from vasculome.config import SegmentConfig
+from vasculome.config.segment import SegmentNetworkConfig
 from vasculome.geometry import Box
-from vasculome.metrics.segmentation import cldice, dice
-from vasculome.models.build import build
-from vasculome.models.teacher import STRIDE as TEACHER_STRIDE
-from vasculome.models.vessel_tiles import vessel_probability
-from vasculome.models.windows import WindowPlan
-from vasculome.storage.weights import read_weights
-from vasculome.vessels.enhance import frangi
+from vasculome.models.window_sums import classify
+from vasculome.stages.segment_network import tile_probability
+from vasculome.stages.segment_weights import segmenter_for
+from vasculome.storage.omezarr import Image
+from vasculome.storage.weights import read_card, shipped_weights
 
-WINDOW, OVERLAP = 64, 16
-_BACKGROUND_CONTRAST = 0.1
-_LOW = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.55)
-_HIGH_OVER_LOW = (2.0, 4.0)
-_SCALES_VOXELS = ((1.0,), (1.0, 2.0), (1.0, 2.0, 4.0), (1.5, 3.0), (2.0, 4.0))
+_SEGMENTERS = {"student", "teacher"}
+_FOLD = re.compile(r"(.+)-fold-\d+")
 
 
 @dataclass(frozen=True)
@@ -35,152 +32,94 @@ class Network:
 
     Attributes
     ----------
-    name, path
-        What they are called, and where they are.
+    path
+        Where they are.
     flips
-        Whether the mean over the eight mirror images of a volume is taken.
+        Whether the mean over the eight mirror images of each window is taken.
     """
 
-    name: str
     path: Path
     flips: bool = False
 
     def segment(self, volume: Volume) -> Mask:
-        """Return the mask at the threshold of the card, which validation chose."""
-        _, card = self._loaded()
-        threshold = card["metrics"]["threshold"]
-        return self.probability(volume) > (0.5 if threshold is None else threshold)
+        """Return the mask that the stage makes with its default settings, small objects included.
 
-    def probability(self, volume: Volume) -> NDArray[np.float32]:
-        """Return what the network says of each voxel."""
-        ways = itertools.product((1, -1), repeat=3) if self.flips else [(1, 1, 1)]
-        said = []
-        for way in ways:
-            turn = tuple(slice(None, None, step) for step in way)
-            said.append(self._said(np.ascontiguousarray(volume.image[turn]))[turn])
-        return np.mean(said, axis=0, dtype=np.float32)
+        Raises
+        ------
+        UserError
+            As the stage: its weights are no good, or tell no threshold.
+        """
+        shape = volume.image.shape
+        segmenter = segmenter_for(
+            SegmentConfig(segmenter=str(self.path), network=SegmentNetworkConfig(flips=self.flips)),
+            shape=shape,
+            spacing_um=volume.spacing_um,
+            chunk=shape,
+            shard=shape,
+            threads=torch.get_num_threads(),
+            workers=1,
+        )
+        vessel, parts_of_255 = (np.empty(shape, np.uint8) for _ in range(2))
 
-    def _said(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        network, card = self._loaded()
-        is_student = card["architecture"] == "student"
-        stride = network.design.stride if is_student else TEACHER_STRIDE
-        least = stride if is_student else WINDOW
-        plan = WindowPlan(image.shape, WINDOW, OVERLAP, stride, least=least)
+        def take(first: int, planes: NDArray[np.float32]) -> None:
+            here = slice(first, first + len(planes))
+            limit = segmenter.threshold
+            classify(planes, vessel[here], parts_of_255[here], threshold=limit, value=1)
 
-        def read(box: Box) -> NDArray[np.float32]:
-            return image[box.slices]
+        source = cast(Image, _InMemory(volume.image))
+        tile_probability(source, Box.of_shape(shape), segmenter, take, low=0.0, high=1.0)
+        return vessel > 0
 
-        return vessel_probability(
-            network,
-            read,
-            Box.of_shape(image.shape),
-            plan,
-            batch_size=2,
-            background_contrast=_BACKGROUND_CONTRAST,
-        ).probability
+    def has_seen(self, files: Collection[Path]) -> bool:
+        """Return whether its card says that it has learnt from one of these, or was chosen by it.
 
-    def _loaded(self) -> tuple[Any, dict[str, Any]]:
-        if self.path not in _LOADED:
-            _LOADED.clear()
-            tensors, card = read_weights(self.path)
-            network = build(card["architecture"], card["arguments"])
-            network.load_state_dict(tensors)
-            _LOADED[self.path] = network.eval().requires_grad_(False), card
-        return _LOADED[self.path]
+        Cards name files where they were when it was trained.
+        """
+        volumes: Mapping[str, Any] = read_card(self.path).get("data", {}).get("volumes") or {}
+        names = list(volumes.get("learnt_from", ()))
+        names += [row[key] for row in volumes.get("held_out", ()) for key in ("image", "label")]
+        seen = {Path(name).resolve() for name in names}
+        return any(file.resolve() in seen for file in files)
 
 
-_LOADED: dict[Path, tuple[Any, dict[str, Any]]] = {}
+@dataclass(frozen=True, eq=False)
+class _InMemory:
+    """What the stage reads of an image on disk."""
+
+    image: NDArray[np.float32]
+
+    def read(self, box: Box) -> NDArray[np.float32]:
+        return self.image[box.slices]
 
 
-def networks(folder: Path) -> Iterator[tuple[str, list[Network]]]:
-    """Yield the segmenters of a folder that `snakemake models` filled, each with its seeds."""
+Methods = list[tuple[str, list[Network]]]
+
+
+def shipped_networks() -> Methods:
+    """Return the segmenters that come with vasculome."""
+    return [(path.stem, [Network(path)]) for path in shipped_weights() if _segments(path)]
+
+
+def trained_networks(folder: Path, *, only: Sequence[str] = ()) -> Methods:
+    """Return the segmenters of a folder that `snakemake models` filled, each with all trainings.
+
+    Seeds of one entry of ``models`` are one method, and so are all its folds. Where there is an
+    entry of the same name without folds, too, the folds are called ``NAME, folds``.
+    """
+    entries: dict[str, list[Path]] = {}
     for card in sorted(folder.glob("*/*.json")):
-        name = card.parent.name
-        if card.stem != name or not card.with_suffix(".safetensors").exists():
-            continue
-        _, told = read_weights(card.with_suffix(".safetensors"))
-        if told["architecture"] not in {"student", "teacher"}:
-            continue
-        seeds = sorted(card.parent.glob("seed-*/*.safetensors")) or [
-            card.with_suffix(".safetensors")
-        ]
-        yield name, [Network(name, path) for path in seeds]
+        name, chosen = card.parent.name, card.with_suffix(".safetensors")
+        if card.stem == name and chosen.exists() and _segments(chosen):
+            entries[name] = sorted(card.parent.glob("seed-*/*.safetensors")) or [chosen]
+    methods: dict[str, list[Network]] = {}
+    for name, paths in entries.items():
+        fold = _FOLD.fullmatch(name)
+        method = name if fold is None else fold[1]
+        if fold is not None and method in entries:
+            method += ", folds"
+        methods.setdefault(method, []).extend(map(Network, paths))
+    return [(name, found) for name, found in methods.items() if not only or name in only]
 
 
-@dataclass(frozen=True)
-class BestFilter:
-    """Frangi's filter with those settings that are best where it is tested, which favours it.
-
-    Attributes
-    ----------
-    scales_um, low, high
-        Of the filter and of the thresholds with hysteresis.
-    """
-
-    scales_um: tuple[float, ...]
-    low: float
-    high: float
-
-    def segment(self, volume: Volume) -> Mask:
-        answer = frangi(volume.image, scales_um=self.scales_um, spacing_um=volume.spacing_um)
-        return hysteresis(answer, low=self.low, high=self.high)
-
-
-def best_filter(volumes: Sequence[Volume], *, by: str) -> BestFilter:
-    """Return the filter whose mean ``dice`` or ``cldice`` over volumes is highest.
-
-    Scales and one threshold are looked for together, then the higher threshold.
-    """
-    finest = float(np.median([min(volume.spacing_um) for volume in volumes]))
-    best, chosen, best_answers = -1.0, BestFilter((finest,), 0.0, 0.0), []
-    for voxels in _SCALES_VOXELS:
-        scales = tuple(scale * finest for scale in voxels)
-        answers = [frangi(v.image, scales_um=scales, spacing_um=v.spacing_um) for v in volumes]
-        for low in _LOW:
-            value = _mean_score(answers, volumes, low=low, high=low, by=by)
-            if value > best:
-                best, chosen, best_answers = value, BestFilter(scales, low, low), answers
-    for over in _HIGH_OVER_LOW:
-        low, high = chosen.low, over * chosen.low
-        value = _mean_score(best_answers, volumes, low=low, high=high, by=by)
-        if value > best:
-            best, chosen = value, replace(chosen, high=high)
-    return chosen
-
-
-def _mean_score(
-    answers: Sequence[NDArray[np.float32]],
-    volumes: Sequence[Volume],
-    *,
-    low: float,
-    high: float,
-    by: str,
-) -> float:
-    scores = [
-        _SCORES[by](hysteresis(answer, low=low, high=high), volume)
-        for answer, volume in zip(answers, volumes, strict=True)
-    ]
-    return float(np.mean(scores))
-
-
-def hysteresis(answer: NDArray[np.float32], *, low: float, high: float) -> Mask:
-    """Return the objects above ``low`` that hold a voxel above ``high``, as the chain does."""
-    above = answer > low
-    if high <= low:
-        return above
-    objects, count = label(above, np.ones((3, 3, 3)))
-    kept = np.zeros(count + 1, bool)
-    kept[objects[answer > high]] = True
-    kept[0] = False
-    return kept[objects]
-
-
-def _dice(mask: Mask, volume: Volume) -> float:
-    return dice(mask, volume.mask)
-
-
-def _cldice(mask: Mask, volume: Volume) -> float:
-    return cldice(mask, volume.mask, reference_skeleton=volume.skeleton)
-
-
-_SCORES: dict[str, Callable[[Mask, Volume], float]] = {"dice": _dice, "cldice": _cldice}
+def _segments(path: Path) -> bool:
+    return read_card(path)["architecture"] in _SEGMENTERS

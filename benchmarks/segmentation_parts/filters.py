@@ -1,0 +1,157 @@
+"""Filters with those settings that are best where they are tested, which favours them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, label
+from segmentation_parts.measures import Mask, Volume
+from skimage.morphology import skeletonize
+
+from vasculome.vessels.enhance import frangi
+
+Floats = NDArray[np.float32]
+
+BY = ("dice", "cldice")
+"""What settings are chosen by."""
+
+_ALL_NEIGHBOURS = np.ones((3, 3, 3))
+
+
+@dataclass(frozen=True)
+class Filter:
+    """An answer to an image, above thresholds with hysteresis.
+
+    Attributes
+    ----------
+    respond
+        Returns the answer to a volume at some scales, in micrometres.
+    scales_voxels
+        Those that are tried, in the smallest edge of voxels.
+    lows, highs
+        Thresholds that are tried, rising; without highs there is no hysteresis.
+    """
+
+    respond: Callable[[Volume, tuple[float, ...]], Floats]
+    scales_voxels: tuple[tuple[float, ...], ...]
+    lows: tuple[float, ...]
+    highs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was best: scales in micrometres, and thresholds; ``high`` is ``low`` without hysteresis.
+
+    ``score`` is the mean over volumes.
+    """
+
+    scales_um: tuple[float, ...]
+    low: float
+    high: float
+    score: float
+
+
+def _frangi(volume: Volume, scales_um: tuple[float, ...]) -> Floats:
+    return frangi(volume.image, scales_um=scales_um, spacing_um=volume.spacing_um)
+
+
+def _smoothed(volume: Volume, scales_um: tuple[float, ...]) -> Floats:
+    (scale,) = scales_um
+    return gaussian_filter(volume.image, [scale / step for step in volume.spacing_um])
+
+
+def _steps(first: float, last: float, count: int) -> tuple[float, ...]:
+    return tuple(round(float(step), 5) for step in np.geomspace(first, last, count))
+
+
+_LADDER = (1.0, 1.5, 2.0, 3.0, 5.0)
+FRANGI = Filter(
+    _frangi,
+    tuple(_LADDER[a:b] for a, b in itertools.combinations(range(len(_LADDER) + 1), 2)),
+    _steps(0.0003, 0.6, 18),
+    _steps(0.0003, 0.95, 70),
+)
+GAUSSIAN = Filter(_smoothed, ((1.0,), (1.5,), (2.0,)), tuple(k / 40 for k in range(1, 40, 2)))
+
+
+def segment(kind: Filter, volume: Volume, settings: Settings) -> Mask:
+    """Return the mask with some settings."""
+    answer = kind.respond(volume, settings.scales_um)
+    return hysteresis(answer, low=settings.low, high=settings.high)
+
+
+def best_settings(kind: Filter, volumes: Sequence[Volume]) -> dict[str, Settings]:
+    """Return those with the highest mean Dice, and the highest mean clDice, over volumes.
+
+    All scales, low and high thresholds are tried with each other.
+    """
+    finest = float(np.median([min(volume.spacing_um) for volume in volumes]))
+    best: dict[str, Settings] = {}
+    for voxels in kind.scales_voxels:
+        scales = tuple(scale * finest for scale in voxels)
+        answers = [kind.respond(volume, scales) for volume in volumes]
+        for low in kind.lows:
+            highs = (low, *(high for high in kind.highs if high > low))
+            scores = np.mean(
+                [
+                    hysteresis_scores(answer, volume, low=low, highs=highs)
+                    for answer, volume in zip(answers, volumes, strict=True)
+                ],
+                axis=0,
+            )
+            for by, row in zip(BY, scores, strict=True):
+                place = int(row.argmax())
+                if by not in best or row[place] > best[by].score:
+                    best[by] = Settings(scales, low, highs[place], float(row[place]))
+    return best
+
+
+def hysteresis_scores(
+    answer: Floats, volume: Volume, *, low: float, highs: Sequence[float]
+) -> NDArray[np.float64]:
+    """Return Dice and clDice of `hysteresis` with each high threshold, (2, highs).
+
+    Objects do not touch, so that each is thinned as if it were alone: all is counted by object
+    once, and a high threshold only tells which objects count.
+    """
+    above = answer > low
+    objects, count = label(above, _ALL_NEIGHBOURS)
+    line = volume.skeleton if volume.skeleton.any() else volume.mask
+    # The rest has nothing to count.
+    owner = objects[above] - 1
+    peaks = np.zeros(count, answer.dtype)
+    np.maximum.at(peaks, owner, answer[above])
+    thinned = (skeletonize(above) > 0)[above] if count else np.zeros(0, bool)
+    truth, line_here = volume.mask[above], line[above]
+    parts = (np.ones(len(owner), bool), truth, thinned, thinned & truth, line_here)
+    sums = np.stack([np.bincount(owner[part], minlength=count) for part in parts])
+    kept = peaks > np.asarray(highs, answer.dtype)[:, None]
+    size, right, length, right_length, found = sums @ kept.T
+    # A mask whose skeleton is empty stands for it.
+    length, right_length = (
+        np.where(length > 0, line_of, all_of)
+        for line_of, all_of in ((length, size), (right_length, right))
+    )
+    both = size + volume.mask.sum()
+    overlap = np.where(both, 2 * right / np.maximum(both, 1), 1.0)
+    precision = right_length / np.maximum(length, 1)
+    sensitivity = found / max(1, int(line.sum()))
+    together = precision + sensitivity
+    centreline = 2 * precision * sensitivity / np.where(together, together, 1.0)
+    return np.stack([overlap, np.where(both, centreline, 1.0)])
+
+
+def hysteresis(answer: Floats, *, low: float, high: float) -> Mask:
+    """Return the objects above ``low`` that hold a voxel above ``high``, as the chain does."""
+    above = answer > low
+    if high <= low:
+        return above
+    objects, count = label(above, _ALL_NEIGHBOURS)
+    kept = np.zeros(count + 1, bool)
+    kept[objects[answer > high]] = True
+    kept[0] = False
+    return kept[objects]
