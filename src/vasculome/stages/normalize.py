@@ -61,9 +61,11 @@ def run(job: Job) -> Outcome:
     if low == high and not constant:
         raise UserError(
             f"{chosen.lower_percent:g} and {chosen.upper_percent:g} % of the voxels both end at "
-            f"the intensity {low:g}: nothing would be left of the others",
+            f"the intensity {low:g}, of those that reach from {span[0]:g} to {span[1]:g}: nothing "
+            "would be left of the others",
             where=job.folder / IMAGE,
-            fix="set microscopy.normalize.upper_percent higher, up to 100, or lower_percent to 0",
+            fix="set microscopy.normalize.upper_percent higher, up to 100, or lower_percent to 0; "
+            "where a few voxels are far brighter than all others, lower them before import",
         )
     return Outcome(
         content_of(results.values()),

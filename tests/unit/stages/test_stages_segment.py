@@ -13,8 +13,9 @@ import pytest
 import tifffile
 import torch
 from hand_made_student import TINY, bright_student, write_student
+from segmented_volume import SPACING_UM, job_of, prepared, run, voxels, write_planes
 
-from vasculome.config import RunConfig, Sample, SegmentConfig
+from vasculome.config import SegmentConfig
 from vasculome.errors import UserError
 from vasculome.geometry import Box, TileGrid
 from vasculome.models.student import Student, StudentDesign
@@ -22,15 +23,12 @@ from vasculome.models.student_engine import StudentEngine
 from vasculome.models.teacher import Teacher, TeacherDesign
 from vasculome.simulate.phantoms import microscope_phantom
 from vasculome.stages import segment_network
-from vasculome.stages.job import Job, check_sample, execute
+from vasculome.stages.job import check_sample
 from vasculome.stages.segment_weights import segmenter_for
-from vasculome.storage.omezarr import open_image
 from vasculome.storage.weights import card_path, write_weights
 from vasculome.vessels.normalize import rescale
 
 SHAPE = (40, 48, 56)
-SPACING_UM = (4.0, 2.0, 2.0)
-WINDOW = {"window": 24, "overlap": 0.25, "background_contrast": 0}
 
 
 @pytest.fixture(scope="module")
@@ -43,57 +41,6 @@ def raw(tmp_path_factory):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     return write_student(tmp_path_factory.mktemp("weights") / "bright.safetensors")
-
-
-def write_planes(folder, volume):
-    for z, plane in enumerate(volume):
-        tifffile.imwrite(folder / f"plane_{z:03d}.tif", plane, photometric="minisblack")
-    return folder
-
-
-def job_of(
-    raw, results, weights, *, shard=(32, 32, 32), spacing_um=SPACING_UM, normalize=None, **network
-):
-    config = RunConfig(
-        results=str(results),
-        compute={"scheduler": "inline"},
-        storage={"chunk_zyx": (8, 16, 16), "shard_zyx": shard},
-        microscopy={
-            "normalize": normalize or {},
-            "segment": {
-                "segmenter": str(weights),
-                "network": {**WINDOW, **network},
-                "min_object_um3": 0,
-            },
-        },
-    )
-    sample = Sample(
-        sample="brain",
-        modality="microscopy",
-        path=str(raw),
-        format="tiff_planes",
-        spacing_um=spacing_um,
-    )
-    return Job("enhance", config, sample)
-
-
-def run(job, *stages):
-    """Execute stages of a job; return the summary of the last."""
-    for stage in stages:
-        outcome = execute(Job(stage, job.config, job.sample))
-    return outcome.summary
-
-
-def voxels(job, name):
-    image = open_image(job.folder / name)
-    return image.read(Box.of_shape(image.spec.shape))
-
-
-def prepared(raw, folder, weights, **settings):
-    """Return a job whose volume is ingested and normalized."""
-    job = job_of(raw, folder, weights, **settings)
-    run(job, "ingest_image", "normalize")
-    return job
 
 
 def test_the_mask_is_what_the_network_sees(raw, weights, tmp_path):
@@ -207,57 +154,6 @@ def test_the_threshold_is_the_cards_unless_told(raw, tmp_path):
     told = prepared(raw, tmp_path / "told", weights, threshold=0.2)
     assert run(told, "enhance")["threshold"] == 0.2
     assert told.identity() != job.identity()
-
-
-@pytest.mark.parametrize(
-    ("volume", "spacing_um"),
-    [
-        (np.full((12, 30, 20), 700, np.uint16), SPACING_UM),
-        (np.full((12, 30, 20), 65535, np.uint16), SPACING_UM),
-        (np.random.default_rng(0).integers(0, 255, (1, 40, 50), np.uint8), SPACING_UM),
-        (np.random.default_rng(0).integers(0, 255, (30, 1, 20), np.uint8), SPACING_UM),
-        (np.random.default_rng(0).integers(0, 60000, (9, 33, 70), np.uint16), (5.0, 1.0, 1.0)),
-        (np.random.default_rng(0).random((9, 33, 30), np.float32), (5.0, 1.0, 1.0)),
-    ],
-    ids=["constant", "saturated", "a plane", "a row", "16 bit, 1:5", "float"],
-)
-def test_odd_volumes_are_answered(volume, spacing_um, weights, tmp_path):
-    (tmp_path / "raw").mkdir()
-    job = prepared(write_planes(tmp_path / "raw", volume), tmp_path, weights, spacing_um=spacing_um)
-    summary = run(job, "enhance", "mask")
-    found = voxels(job, "vessel_probability.ome.zarr")
-    assert found.shape == volume.shape
-    if np.ptp(volume) == 0:
-        assert summary["vessel_voxels"] == 0 and not found.any()
-    else:
-        assert 0 < summary["vessel_voxels"] < volume.size
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_a_range_that_leaves_no_contrast_is_told(weights, tmp_path, dtype):
-    """Less than 0.5 % of the voxels are vessel, on ground of one value."""
-    volume = np.zeros((20, 40, 40), dtype)
-    volume[:, 20, 20:22] = 200
-    (tmp_path / "raw").mkdir()
-    raw = write_planes(tmp_path / "raw", volume)
-    job = job_of(raw, tmp_path, weights)
-    run(job, "ingest_image")
-    with pytest.raises(UserError, match=r"end at the intensity 0.*upper_percent higher"):
-        run(job, "normalize")
-    whole = {"upper_percent": 100.0}
-    job = job_of(raw, tmp_path / "whole", weights, normalize=whole)
-    assert run(job, "ingest_image", "normalize") == {"low": 0, "high": 200, "constant": False}
-    summary = run(job, "enhance", "mask")
-    assert summary["vessel_voxels"] == np.count_nonzero(volume)
-
-
-def test_a_volume_with_nan_is_refused(weights, tmp_path):
-    volume = np.random.default_rng(0).random((4, 20, 20), np.float32)
-    volume[2, 3, 4] = np.nan
-    (tmp_path / "raw").mkdir()
-    job = job_of(write_planes(tmp_path / "raw", volume), tmp_path, weights)
-    with pytest.raises(UserError, match="holds nan"):
-        run(job, "ingest_image")
 
 
 def refused(raw, folder, weights, **settings):
