@@ -40,6 +40,10 @@ def test_rows_are_read() -> None:
         (["a.tif\t\t5,2,2\t\t1"], "fold is for an image with a label"),
         (["a.tif\t\t5,2,2", "# note", "a.tif\ta.nii\t5,2,2"], "line 4.*twice"),
         (["a.tif\ta.nii\t5,2,2\t\t0", "b.tif\tb.nii\t5,2,2"], "fold is given for 1 of 2"),
+        (
+            ["a.tif\tm.nii\t5,2,2\t\t0", "b.tif\t./m.nii\t5,2,2\t\t1"],
+            "line 3.*m.nii is in fold 0 with a.tif, and in fold 1 with b.tif",
+        ),
         (["a.tif\t\t5,2,2\t\t\tmore"], "6 cells under 5 columns"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -69,7 +69,7 @@ def parse_volumes(text: str, *, where: str) -> tuple[TrainingVolume, ...]:
     ------
     UserError
         Naming the row and the column: unknown columns, bad cells, an image listed twice, folds
-        for some volumes with labels and not for others.
+        for some volumes with labels and not for others, or two for one label.
     """
     volumes: list[TrainingVolume] = []
     for number, cells in sheet_rows(text, model=TrainingVolume, what="volume", where=where):
@@ -81,6 +81,8 @@ def parse_volumes(text: str, *, where: str) -> tuple[TrainingVolume, ...]:
             if Path(volume.image).resolve() in images:
                 what = f"image {volume.image} is listed twice"
                 raise UserError(what, where=at, fix="remove one of the rows")
+        if volume.fold is not None:
+            _check_fold(volume, volumes, where=at)
         volumes.append(volume)
     labelled = [volume for volume in volumes if volume.labelled]
     given = sum(volume.fold is not None for volume in labelled)
@@ -91,6 +93,20 @@ def parse_volumes(text: str, *, where: str) -> tuple[TrainingVolume, ...]:
             fix="give it for all of them or for none",
         )
     return tuple(volumes)
+
+
+def _check_fold(volume: TrainingVolume, others: Sequence[TrainingVolume], *, where: str) -> None:
+    """Refuse that vessels which are learnt from in a fold are tested on in it, too."""
+    label = Path(str(volume.label)).resolve()
+    for other in others:
+        same = other.labelled and Path(str(other.label)).resolve() == label
+        if same and other.fold not in (None, volume.fold):
+            raise UserError(
+                f"label {volume.label} is in fold {other.fold} with {other.image}, and in fold "
+                f"{volume.fold} with {volume.image}",
+                where=where,
+                fix="give images of one label the same fold",
+            )
 
 
 def _parse(cells: Mapping[str, str], *, where: str) -> TrainingVolume:

@@ -133,6 +133,7 @@ def held_out_rows(
     """Return the volumes that a fold holds out for validation; none where none has a label.
 
     Who asks does not matter, so that a student is tested on what its teacher has not seen either.
+    Images of one label, such as two stains, show the same vessels: they are held out together.
 
     Parameters
     ----------
@@ -177,23 +178,27 @@ def folds_of(n_volumes: int, *, n_folds: int) -> NDArray[np.int64]:
 def _folds(
     labelled: Sequence[TrainingVolume], fold: tuple[int, int] | None, *, where: str
 ) -> list[int]:
-    """Return in which fold each volume is held out."""
-    if len(labelled) < 2:
+    """Return in which fold each volume is held out: those of one label in the same."""
+    labels = [Path(str(volume.label)).resolve() for volume in labelled]
+    groups = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    if len(groups) < 2:
         raise UserError(
-            f"has {len(labelled)} volumes with image and label where two are needed: one to learn "
-            "from and one to validate on",
+            f"has {len(groups)} volumes with image and label where two are needed: one to learn "
+            "from and one to validate on" + "; images of one label are one" * (len(labels) > 1),
             where=where,
             fix="add one, or cut a volume and its label in two files",
         )
     if labelled[0].fold is None:
-        count = min(_HELD_OUT, len(labelled)) if fold is None else fold[1]
-        if count > len(labelled):
+        count = min(_HELD_OUT, len(groups)) if fold is None else fold[1]
+        if count > len(groups):
             raise UserError(
-                f"has {len(labelled)} volumes with labels, too few for {count} folds",
+                f"has {len(groups)} volumes with labels, too few for {count} folds"
+                + "; images of one label are one" * (len(labels) > len(groups)),
                 where=where,
                 fix="ask for fewer folds, or cut volumes into more files",
             )
-        return [int(number) for number in folds_of(len(labelled), n_folds=count)]
+        drawn = folds_of(len(groups), n_folds=count)
+        return [int(drawn[groups[label]]) for label in labels]
     given = [int(volume.fold or 0) for volume in labelled]
     number, count = fold or (0, 1 + max(given))
     if number not in given or set(given) == {number} or max(given) >= count:

@@ -33,6 +33,26 @@ def test_metrics_of_a_volume() -> None:
     assert (found["dice"], found["cldice"], found["jaccard"], found["hd95_um"]) == (1, 1, 1, 0)
     assert found["dice_at_half"] == pytest.approx(2 * 8 / (8 + 9))
     assert found["accuracy"] == 1
+    assert found["smd"] == pytest.approx(0, abs=1e-3)
+
+
+def test_a_voxel_is_vessel_from_the_threshold_on_as_in_the_stage_that_segments() -> None:
+    truth = np.zeros((4, 4, 4), np.bool_)
+    truth[:, 1, 1:3] = True
+    volume = GivenVolume(np.where(truth, 0.75, 0).astype(np.float32), truth, (2.0, 1.0, 1.0))
+    for threshold in (0.75, 0.0):
+        assert volume_metrics(volume.image, volume, threshold=threshold)["dice"] == 1
+
+
+def test_skeletons_that_are_moved_are_as_far_apart_as_they_were_moved() -> None:
+    truth = np.zeros((5, 9, 40), np.bool_)
+    truth[2, 2, :] = True
+    said = np.roll(truth, 3, axis=1).astype(np.float32)
+    found = volume_metrics(said, GivenVolume(said, truth, (2.0, 1.0, 1.0)), threshold=0.5)
+    expected = np.log(4) / np.log(1 + np.sqrt(4**2 + 8**2 + 39**2))
+    assert found["smd"] == pytest.approx(expected, rel=0.02)
+    nothing = volume_metrics(0 * said, GivenVolume(said, truth, (2.0, 1.0, 1.0)), threshold=0.5)
+    assert nothing["smd"] == 1
 
 
 def test_each_fold_is_tested_on_the_whole_of_what_it_holds_out(tmp_path: Path) -> None:
@@ -60,7 +80,7 @@ def test_each_fold_is_tested_on_the_whole_of_what_it_holds_out(tmp_path: Path) -
             volume = read_given(row, upper_percent=99.5)
             with torch.no_grad():
                 logits = network(torch.from_numpy(volume.image)[None, None]).logits[0, 0]
-            found = (torch.sigmoid(logits) > thresholds[k]).numpy()
+            found = (torch.sigmoid(logits) >= thresholds[k]).numpy()
             both = (found & volume.mask).sum()
             dices.append(2 * both / (found.sum() + volume.mask.sum()))
         expected.append(statistics.fmean(dices))

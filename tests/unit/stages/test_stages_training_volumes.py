@@ -111,14 +111,15 @@ def test_one_volume_in_every_format_is_the_same(tmp_path: Path) -> None:
 
 
 def sheet_of(tmp_path: Path, n_labelled: int, *, folds: list[int] | None = None) -> Path:
-    mask = write_nifti(tmp_path / "label.nii.gz", label())
+    geometry = write_nifti(tmp_path / "label.nii.gz", label())
     lines = ["image\tlabel\tspacing_um\tfold\tbackground"]
     for k in range(n_labelled + 1):
+        mask = write_nifti(tmp_path / f"label{k}.nii.gz", label())
         tifffile.imwrite(tmp_path / f"v{k}.tif", image(k) // (k + 1))
         with_label = k < n_labelled
         fold = folds[k] if folds and with_label else ""
         lines.append(f"{tmp_path}/v{k}.tif\t{mask if with_label else ''}\t3,1.5,1.5\t{fold}\t")
-    lines.append(f"\t{mask}\t3,3,3\t\t")
+    lines.append(f"\t{geometry}\t3,3,3\t\t")
     lines.append(f"{tmp_path}/planes.tif\t\t3,3,3\t\tyes")
     tifffile.imwrite(tmp_path / "planes.tif", image(9))
     (tmp_path / "volumes.tsv").write_text("\n".join(lines), encoding="utf-8")
@@ -186,11 +187,24 @@ def test_without_folds_some_volume_is_held_out(tmp_path: Path) -> None:
         given(sheet_of(tmp_path, 1))
 
 
+def test_images_of_one_label_are_held_out_together(tmp_path: Path) -> None:
+    (tmp_path / "other.nii").symlink_to(tmp_path / "b.nii")
+    labels = ["a.nii", "b.nii", "a.nii", "c.nii", "other.nii", "a.nii"]
+    rows = [row(image=f"{k}.tif", label=str(tmp_path / name)) for k, name in enumerate(labels)]
+    held = [{row.image for row in held_out_rows(rows, fold=(k, 3), where="")} for k in range(3)]
+    assert sorted(map(sorted, held)) == [["0.tif", "2.tif", "5.tif"], ["1.tif", "4.tif"], ["3.tif"]]
+    for fold in (None, (0, 2)):
+        aside = held_out_rows(rows, fold=fold, where="")
+        learnt = {Path(row.label).resolve() for row in rows if row not in aside}
+        assert aside and not learnt & {Path(row.label).resolve() for row in aside}
+    with pytest.raises(UserError, match=r"has 3 volumes with labels, too few for 4.*are one"):
+        held_out_rows(rows, fold=(0, 4), where="")
+    with pytest.raises(UserError, match=r"has 1 volumes .*images of one label are one"):
+        held_out_rows(rows[::2][:2], fold=None, where="")
+
+
 def test_labels_alone_and_backgrounds_are_for_rendering(tmp_path: Path) -> None:
     sheet = sheet_of(tmp_path, 2)
-    # Its label is a volume's own, too: a file of its own is asked for.
-    other = write_nifti(tmp_path / "vessels.nii.gz", label())
-    sheet.write_text(sheet.read_text().replace(f"\n\t{tmp_path}/label.nii.gz", f"\n\t{other}"))
     sources = rendering_sources(roles_of(settings_of(sheet)))
     (geometry,) = sources.labels
     np.testing.assert_array_equal(geometry.mask, label() > 0)
@@ -207,7 +221,7 @@ def test_the_label_of_a_volume_that_is_held_out_is_no_geometry(tmp_path: Path) -
     lines = sheet.read_text().splitlines()
     own = write_nifti(tmp_path / "own.nii.gz", label())
     (tmp_path / "same.nii.gz").symlink_to(own)
-    lines[2] = lines[2].replace(f"{tmp_path}/label.nii.gz", str(own))
+    lines[2] = lines[2].replace(f"{tmp_path}/label1.nii.gz", str(own))
     lines[4] = lines[4].replace(f"{tmp_path}/label.nii.gz", f"{tmp_path}/same.nii.gz")
     sheet.write_text("\n".join(lines))
     held_out = [roles_of(settings_of(sheet, fold=(k, 2))).held_out[0].label for k in (0, 1)]
@@ -285,8 +299,6 @@ def test_the_identity_follows_rows_and_files(tmp_path: Path) -> None:
 
 def test_recipes_learn_from_what_the_sheet_offers(tmp_path: Path) -> None:
     sheet = sheet_of(tmp_path, 2)
-    other = write_nifti(tmp_path / "vessels.nii.gz", label())
-    sheet.write_text(sheet.read_text().replace(f"\n\t{tmp_path}/label.nii.gz", f"\n\t{other}"))
     settings = settings_of(sheet, rendered=0.5, steps=10)
     mixed = patches_of(settings)
     assert isinstance(mixed, MixedPatches)
