@@ -19,6 +19,7 @@ Floats = NDArray[np.float32]
 BY = ("dice", "cldice")
 """What settings are chosen by."""
 
+_FINER = 16
 _ALL_NEIGHBOURS = np.ones((3, 3, 3))
 
 
@@ -34,12 +35,15 @@ class Filter:
         Those that are tried, in the smallest edge of voxels.
     lows, highs
         Thresholds that are tried, rising; without highs there is no hysteresis.
+    refined
+        Of how many scales, the best ones, lows are looked for more finely.
     """
 
     respond: Callable[[Volume, tuple[float, ...]], Floats]
     scales_voxels: tuple[tuple[float, ...], ...]
     lows: tuple[float, ...]
     highs: tuple[float, ...] = ()
+    refined: int = 2
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ _LADDER = (1.0, 1.5, 2.0, 3.0, 5.0)
 FRANGI = Filter(
     _frangi,
     tuple(_LADDER[a:b] for a, b in itertools.combinations(range(len(_LADDER) + 1), 2)),
-    _steps(0.0003, 0.6, 18),
+    _steps(0.0003, 0.6, 16),
     _steps(0.0003, 0.95, 70),
 )
 GAUSSIAN = Filter(_smoothed, ((1.0,), (1.5,), (2.0,)), tuple(k / 40 for k in range(1, 40, 2)))
@@ -87,27 +91,48 @@ def segment(kind: Filter, volume: Volume, settings: Settings) -> Mask:
 def best_settings(kind: Filter, volumes: Sequence[Volume]) -> dict[str, Settings]:
     """Return those with the highest mean Dice, and the highest mean clDice, over volumes.
 
-    All scales, low and high thresholds are tried with each other.
+    All scales, low and high thresholds are tried with each other, and then, with the best scales,
+    more low ones between those beside the best.
     """
     finest = float(np.median([min(volume.spacing_um) for volume in volumes]))
+    coarse = [
+        _best_thresholds(kind, volumes, tuple(scale * finest for scale in voxels), kind.lows)
+        for voxels in kind.scales_voxels
+    ]
     best: dict[str, Settings] = {}
-    for voxels in kind.scales_voxels:
-        scales = tuple(scale * finest for scale in voxels)
-        answers = [kind.respond(volume, scales) for volume in volumes]
-        for low in kind.lows:
-            highs = (low, *(high for high in kind.highs if high > low))
-            scores = np.mean(
-                [
-                    hysteresis_scores(answer, volume, low=low, highs=highs)
-                    for answer, volume in zip(answers, volumes, strict=True)
-                ],
-                axis=0,
-            )
-            for by, row in zip(BY, scores, strict=True):
-                place = int(row.argmax())
-                if by not in best or row[place] > best[by].score:
-                    best[by] = Settings(scales, low, highs[place], float(row[place]))
+    for by in BY:
+        ranked = sorted((found[by] for found in coarse), key=lambda one: -one.score)
+        finer = [
+            _best_thresholds(kind, volumes, one.scales_um, _around(kind.lows, one.low))[by]
+            for one in ranked[: kind.refined]
+        ]
+        best[by] = max([*ranked, *finer], key=lambda one: one.score)
     return best
+
+
+def _best_thresholds(
+    kind: Filter, volumes: Sequence[Volume], scales_um: tuple[float, ...], lows: Sequence[float]
+) -> dict[str, Settings]:
+    best: dict[str, Settings] = {}
+    answers = [kind.respond(volume, scales_um) for volume in volumes]
+    for low in lows:
+        highs = (low, *(high for high in kind.highs if high > low))
+        each = [
+            hysteresis_scores(answer, volume, low=low, highs=highs)
+            for answer, volume in zip(answers, volumes, strict=True)
+        ]
+        for by, scores in zip(BY, np.mean(each, axis=0), strict=True):
+            place = int(scores.argmax())
+            if by not in best or scores[place] > best[by].score:
+                best[by] = Settings(scales_um, low, highs[place], float(scores[place]))
+    return best
+
+
+def _around(lows: Sequence[float], low: float) -> list[float]:
+    """Return thresholds between those before and after one."""
+    place = lows.index(low)
+    ends = lows[max(0, place - 1)], lows[min(len(lows) - 1, place + 1)]
+    return [round(float(step), 5) for step in np.geomspace(*ends, _FINER)[1:-1]]
 
 
 def hysteresis_scores(

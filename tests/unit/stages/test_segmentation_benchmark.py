@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +61,11 @@ def test_the_best_settings_are_looked_for_together():
     def respond(volume, scales_um):
         return gaussian_filter(volume.image, scales_um[0])
 
-    kind = Filter(respond, ((0.5,), (1.0,), (2.0,)), (0.3, 0.4, 0.5), (0.45, 0.55, 0.6))
+    scales = ((0.5,), (1.0,), (2.0,))
+    kind = Filter(respond, scales, (0.3, 0.4, 0.5), (0.45, 0.55, 0.6), refined=0)
     volumes = [volume_of(1), volume_of(2)]
     found = best_settings(kind, volumes)
+    finer = best_settings(replace(kind, refined=1), volumes)
     for by, score in (("dice", dice), ("cldice", cldice)):
         best = -1.0
         for (scale,) in kind.scales_voxels:
@@ -73,9 +76,10 @@ def test_the_best_settings_are_looked_for_together():
                     scores = [score(m, v.mask) for m, v in zip(masks, volumes, strict=True)]
                     best = max(best, float(np.mean(scores)))
         assert found[by].score == pytest.approx(best)
-        masks = [segment(kind, volume, found[by]) for volume in volumes]
+        assert finer[by].score > best and finer[by].low not in kind.lows
+        masks = [segment(kind, volume, finer[by]) for volume in volumes]
         again = [score(m, v.mask) for m, v in zip(masks, volumes, strict=True)]
-        assert float(np.mean(again)) == pytest.approx(best)
+        assert float(np.mean(again)) == pytest.approx(finer[by].score)
 
 
 @pytest.mark.parametrize("flips", [False, True])
