@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
 from stage import job_of
+from student_on import half_precision
 
 from vasculome.geometry import Box
 from vasculome.stages.network_load import load_network
@@ -29,18 +30,20 @@ def main() -> None:
     volume = image.read(Box.of_shape(image.spec.shape))
     volume = torch.from_numpy(rescale(volume, low=spread["low"], high=spread["high"]))
     weights = Path(task["weights"])
-    network = load_network(weights, sha256=read_card(weights)["sha256"], device="cpu")
-    with torch.inference_mode():
+    network = load_network(weights, sha256=read_card(weights)["sha256"], device=task["device"])
+    with torch.inference_mode(), half_precision(task["device"]):
         # The first time libraries look for the best way to convolve.
         for part in (volume[:, :64, :64], volume):
             begin = time.perf_counter()
             found = sliding_window_inference(
                 part[None, None],
                 (how.window,) * 3,
-                4,
-                lambda x: torch.sigmoid(network(x).logits),
+                32 if task["device"] == "cuda" else 4,
+                lambda x: torch.sigmoid(network(x).logits.float()),
                 overlap=how.overlap,
                 mode="gaussian",
+                sw_device=task["device"],
+                device="cpu",
             )
             seconds = time.perf_counter() - begin
     np.save(Path(task["folder"]) / "monai.npy", found[0, 0].numpy())
