@@ -162,10 +162,11 @@ class TeacherConfig(PatchTrainingConfig):
         44, description="Channels of the codes: the last of the student's widths."
     )
     n_codes: int = Field(512, ge=2, description="Codes of the codebook.")
-    code_scores: Literal["squared_distance", "distance"] = Field(
-        "squared_distance",
-        description="What codes are drawn by while they are learnt: minus their squared distance, "
-        "or minus their distance, as equation 8 of the paper prints it.",
+    code_scores: Literal["relative", "squared_distance", "distance"] = Field(
+        "relative",
+        description="What codes are drawn by while they are learnt: minus their squared distance "
+        "over twice the variance of features about codes, minus their squared distance, or minus "
+        "their distance, as equation 8 of the paper prints it.",
     )
     pretrain_steps: Count = Field(
         0,

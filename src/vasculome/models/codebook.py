@@ -1,7 +1,8 @@
 """The vessel-pattern codebook: features become the nearest of a few learnt vectors.
 
 VpbSD, equations 2, 3, 8 and 9 (after van den Oord et al. 2017, VQ-VAE, and Baevski et al. 2020,
-vq-wav2vec). Dead codes begin again from features at hand, which the paper leaves open.
+vq-wav2vec). Dead codes begin again from features at hand, which the paper leaves open; at first all
+codes are dead.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from torch import Tensor, nn
 COMMITMENT = 0.25
 """λ of equation 9, as in VQ-VAE; the paper does not say."""
 
-CodeScores = Literal["squared_distance", "distance"]
+CodeScores = Literal["relative", "squared_distance", "distance"]
 """What codes are drawn by while they are learnt: minus the squared distance from the feature, as in
-a mixture of Gaussians, or minus the distance, as equation 8 of VpbSD prints it, by which codes
-farther than 1 are drawn more often. Afterwards the nearest code is the same."""
+a mixture of Gaussians, over twice the variance of features about their nearest codes, so that the
+scale of features does not matter; minus the squared distance itself, as if that variance were ½; or
+minus the distance, as equation 8 of VpbSD prints it. Where features lie closer together than 1, as
+they do in the beginning, by the last two any code is drawn almost as often as the nearest, and the
+network learns to do without codes. Afterwards the nearest code is the same."""
 
 _KEEP = 0.99
 """Of the mean share of codes, from one batch to the next."""
@@ -28,6 +32,50 @@ _TINY = 1e-12
 
 _DEAD = 0.1
 """Part of an even share below which a code is dead: not chosen in the last 230 batches."""
+
+
+_FOLLOW = 0.05
+"""Part by which running statistics follow each batch."""
+
+
+class RunningNorm(nn.Module):
+    """Each channel over its standard deviation about its mean, both over recent batches.
+
+    Without it, features shrink towards one point, since that makes equation 9 smallest and skip
+    connections tell the decoder enough: one code would stand for all. Łańcucki et al. 2020 put a
+    batch norm there; batches of one patch have too few features for that.
+
+    Parameters
+    ----------
+    width
+        Channels.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    begun: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+        self.register_buffer("begun", torch.tensor(False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, C, z, y, x) normalized; statistics follow them in training only."""
+        if self.training:
+            self._follow(x.detach().movedim(1, -1).reshape(-1, x.shape[1]))
+        shape = (1, -1, 1, 1, 1)
+        # Autograd must not hold what the next batch changes.
+        mean, variance = self.mean.clone(), self.variance.clone()
+        return (x - mean.view(shape)) / (variance.view(shape) + _TINY).sqrt()
+
+    @torch.no_grad()
+    def _follow(self, rows: Tensor) -> None:
+        part = _FOLLOW if self.begun else 1.0
+        self.mean.lerp_(rows.mean(0), part)
+        self.variance.lerp_((rows - self.mean).square().mean(0), part)
+        self.begun.fill_(True)
 
 
 @dataclass(frozen=True)
@@ -78,7 +126,7 @@ class Codebook(nn.Module):
         width: int,
         *,
         commitment: float = COMMITMENT,
-        scores: CodeScores = "squared_distance",
+        scores: CodeScores = "relative",
     ) -> None:
         super().__init__()
         if n_codes < 2 or width < 1:
@@ -89,7 +137,9 @@ class Codebook(nn.Module):
         self.restarted = 0
         self.codes = nn.Parameter(torch.randn(n_codes, width))
         self.commitment = commitment
-        self.register_buffer("share", torch.full((n_codes,), 1 / n_codes))
+        # Nothing has been chosen yet: the first features take the place of codes drawn at random,
+        # which may lie so far away that all features would have the same nearest one.
+        self.register_buffer("share", torch.zeros(n_codes))
 
     def forward(
         self,
@@ -135,6 +185,9 @@ class Codebook(nn.Module):
         if self.scores == "distance":
             # The root has no gradient at 0.
             scores = -(_TINY - scores).sqrt()
+        elif self.scores == "relative":
+            variance = -scores.detach().amax(1).mean() / rows.shape[1]
+            scores = scores / (2 * variance).clamp(min=_TINY)
         if learning:
             choice = gumbel_softmax(scores, temperature=temperature, generator=generator)
             index, chosen = choice.argmax(1), choice @ self.codes

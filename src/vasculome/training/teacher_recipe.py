@@ -1,7 +1,9 @@
 """How the teacher learns: images first, which it builds with codes, then labels.
 
-VpbSD, section 3.3: reconstruction + 0.1 × codebook loss, then Dice. In the second part the codes
-stay as they are: they are what was learnt from images alone.
+VpbSD, section 3.3: reconstruction + 0.1 × codebook loss, then Dice. The paper does not say what
+becomes of the codes in the second part, in which it hardly changes the network (learning rate
+1e-5). Here the codebook loss stays, so that features do not leave the codes that are to stand for
+them; which codes there are was learnt from images alone.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ class TeacherRecipe:
         return PatchBatch(images, torch.zeros_like(images, dtype=torch.bool))
 
     def loss(self, network: nn.Module, batch: PatchBatch, step: int) -> Tensor:
-        """Return the loss of a batch: on images (equation 4), or on labels (equation 7)."""
+        """Return the loss of a batch: on images (equation 4) or labels (7), and of codes (9)."""
         assert isinstance(network, Teacher)
         batch = batch.to(next(network.parameters()).device)
         if step < self.pretrain_steps:
@@ -93,11 +95,12 @@ class TeacherRecipe:
             )
             return built + CODEBOOK_WEIGHT * answer.encoded.quantized.loss
         network.fine_tuned.fill_(True)
-        logits = network(batch.images).logits
+        answer = network(batch.images)
+        logits = answer.logits
         loss = (1 - self.cldice) * losses.dice_loss(logits, batch.masks)
         if self.cldice:
             loss = loss + self.cldice * losses.soft_cldice_loss(logits, batch.masks)
-        return loss
+        return loss + CODEBOOK_WEIGHT * answer.encoded.quantized.loss
 
     def score(self, network: nn.Module) -> dict[str, float]:
         """Return what `score_of` does, and the use of the codebook.

@@ -10,6 +10,7 @@ import torch
 
 from vasculome.models.codebook import (
     Codebook,
+    RunningNorm,
     codebook_loss,
     gumbel_softmax,
     gumbel_temperature,
@@ -22,6 +23,7 @@ def _book(codes, **options):
     book = Codebook(*codes.shape, **options)
     with torch.no_grad():
         book.codes.copy_(codes)
+        book.share.fill_(1 / len(codes))  # in use: none is dead
     return book
 
 
@@ -53,6 +55,52 @@ def test_codes_are_drawn_by_their_distance_or_its_square(scores, power):
     assert torch.isfinite(x.grad).all() and torch.isfinite(book.codes.grad).all()
     near = book.eval()(0.3 + torch.zeros(1, 2, 1, 1, 1))
     assert int(near.index) == 0
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_relative_draws_are_those_of_a_mixture_of_gaussians_at_any_scale(scale):
+    codes = scale * torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+    # 0.5 away from the nearest code: a variance of 0.125 for each of two channels.
+    x = scale * torch.tensor([0.5, 0.0]).view(1, 2, 1, 1, 1).expand(1, 2, 20, 30, 30)
+    torch.manual_seed(0)
+    said = _book(codes)(x, learning=True)
+    found = np.bincount(said.index.flatten().numpy(), minlength=3) / 18000
+    odds = np.exp(-np.array([0.25, 0.25, 4.25]) / 0.25)
+    assert np.allclose(found, odds / odds.sum(), atol=0.012)
+
+
+def test_the_first_features_become_codes():
+    torch.manual_seed(0)
+    book = Codebook(40, 4)
+    x = 30 + 0.1 * torch.randn(1, 4, 2, 2, 2)
+    said = book(x, learning=True)
+    assert book.restarted == 8
+    assert float(said.perplexity) == pytest.approx(8)
+    assert float(said.loss.detach()) < 1e-9
+    torch.testing.assert_close(said.features, x)
+
+
+def test_normalized_features_have_unit_spread_however_they_shrink():
+    torch.manual_seed(0)
+    norm = RunningNorm(3)
+    offset, spread = torch.tensor([5.0, -1.0, 0.0]), torch.tensor([3.0, 0.01, 1.0])
+
+    def batch(factor):
+        rows = offset + factor * spread * torch.randn(64, 3)
+        return rows.view(1, 4, 4, 4, 3).movedim(-1, 1)
+
+    for step in range(200):
+        said = norm(batch(0.99**step))
+    assert said.std((0, 2, 3, 4)) == pytest.approx(torch.ones(3), abs=0.35)
+    assert said.mean((0, 2, 3, 4)) == pytest.approx(torch.zeros(3), abs=0.4)
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    x = batch(1.0)
+    with torch.no_grad():
+        evaluated = norm.eval()(x)
+    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+    shape = (1, 3, 1, 1, 1)
+    expected = (x - before["mean"].view(shape)) / before["variance"].view(shape).sqrt()
+    torch.testing.assert_close(evaluated, expected)
 
 
 def test_restarts_are_counted():
@@ -91,7 +139,7 @@ def test_draws_have_the_frequencies_of_softmax_and_the_gradients_of_the_soft_cho
 
 
 def test_gradients_reach_features_and_codes_while_codes_are_learnt():
-    book = Codebook(8, 4)
+    book = _book(torch.randn(8, 4))
     x = torch.randn(1, 4, 3, 3, 3, requires_grad=True)
     book(x, learning=True, temperature=1.0).features.square().sum().backward()
     assert float(x.grad.abs().sum()) > 0 and float(book.codes.grad.abs().sum()) > 0
