@@ -7,6 +7,7 @@ import pytest
 
 from vasculome.config import TrainingVolume
 from vasculome.stages.training_volumes import rendering_sources
+from vasculome.stages.volume_sheet import Roles
 from vasculome.training.vessel_patches import make_patch
 from vasculome.training.vessel_scenes import light_sheet
 
@@ -14,11 +15,12 @@ from vasculome.training.vessel_scenes import light_sheet
 @pytest.fixture(scope="module")
 def sources(data):
     folder = data / "microscopy"
-    rows = [
-        TrainingVolume(label=str(folder / "vessap_label.nii.gz"), spacing_um=(3.0, 3.0, 3.0)),
-        TrainingVolume(image=str(folder / "planes"), spacing_um=(5.0, 2.0, 2.0), background=True),
-    ]
-    return rendering_sources(rows)
+    label, planes = str(folder / "vessap_label.nii.gz"), str(folder / "planes")
+    roles = Roles(
+        vessels=(TrainingVolume(label=label, spacing_um=(3.0, 3.0, 3.0)),),
+        backgrounds=(TrainingVolume(image=planes, spacing_um=(5.0, 2.0, 2.0), background=True),),
+    )
+    return rendering_sources(roles)
 
 
 def test_the_label_volume_is_read_whole(sources):
