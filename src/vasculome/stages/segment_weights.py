@@ -18,6 +18,13 @@ from vasculome.errors import UserError
 from vasculome.models.windows import WindowPlan, seen_voxels
 from vasculome.stages import network_card
 from vasculome.stages.network_card import checked_card, weights_path
+from vasculome.stages.segment_memory import (
+    StudentArguments,
+    TeacherArguments,
+    engine_bytes,
+    student_bytes,
+    teacher_bytes,
+)
 from vasculome.storage.weights import card_path
 
 _KEY = "microscopy.segment.segmenter"
@@ -43,32 +50,9 @@ _BATCH_SIZE = {"cpu": 2, "cuda": 32}
 _TEACHER_STRIDE, _TEACHER_LEAST = 32, 64
 """What the teacher's windows are multiples of, and their least size."""
 
-_STUDENT_BYTES, _LOGIT_BYTES, _JOINED_BYTES = 34, 20, 16
-"""Of a channel of a voxel of a student's finest level on a GPU, of a voxel of the image beside it,
-and what is more of a channel where levels are concatenated: twice the channels, and a copy of them.
-Measured were 34 a voxel with a stem of stride 2 (5/8 channels), and 158 without (5)."""
-
-_TEACHER_BYTES = 60
-"""Of a channel of a voxel of a teacher's finest level: measured."""
-
 
 _TOLERANCE = 1.1
 """By which voxels may differ from those of training."""
-
-
-class _StudentArguments(BaseModel):
-    widths: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=2)]
-    stem_stride: Literal[1, 2]
-    skip: Literal["add", "concatenate"] = "add"
-    norm: Literal["group", "batch"]
-
-    @property
-    def stride(self) -> int:
-        return self.stem_stride * int(2 ** (len(self.widths) - 1))
-
-
-class _TeacherArguments(BaseModel):
-    feature_size: Annotated[int, Field(gt=0)]
 
 
 class _Metrics(BaseModel):
@@ -256,7 +240,7 @@ def _plan(
     window, overlap = how.window, round(how.overlap * how.window)
     blend: Literal["gaussian", "crop"] = "gaussian" if how.blend == "gaussian" else "crop"
     if card.architecture == "student":
-        student = _arguments(_StudentArguments, card, path)
+        student = _arguments(StudentArguments, card, path)
         stride, least = student.stride, student.stride
         if how.blend == "exact":
             margin = _margin(student, path)
@@ -266,7 +250,7 @@ def _plan(
         if how.blend == "exact":
             raise _never_exact(path)
         stride, least = _TEACHER_STRIDE, _TEACHER_LEAST
-        teacher = _arguments(_TeacherArguments, card, path)
+        teacher = _arguments(TeacherArguments, card, path)
     if window % stride or window < least or overlap > window - stride:
         raise UserError(
             f"the network takes windows of multiples of {stride} voxels, {least} at least, that "
@@ -277,10 +261,10 @@ def _plan(
     exact = how.blend == "exact"
     plan = WindowPlan(tuple(shape), window, overlap, stride, blend, least, aligned=exact)
     if card.architecture == "teacher":
-        return plan, math.ceil(_teacher_bytes(teacher) * math.prod(plan.shape))
+        return plan, math.ceil(teacher_bytes(teacher) * math.prod(plan.shape))
     if how.device == "cpu":
-        return plan, _engine_bytes(student, plan.shape)
-    return plan, math.ceil(_student_bytes(student) * math.prod(plan.shape))
+        return plan, engine_bytes(student, plan.shape)
+    return plan, math.ceil(student_bytes(student) * math.prod(plan.shape))
 
 
 def _exact_step(shape: Sequence[int], block: Sequence[int], stride: int) -> int:
@@ -305,7 +289,7 @@ def _arguments(kind: type[Arguments], card: _Card, path: Path) -> Arguments:
         ) from None
 
 
-def _margin(student: _StudentArguments, path: Path) -> int:
+def _margin(student: StudentArguments, path: Path) -> int:
     """Return how far a student sees, in whole strides."""
     if student.norm != "batch":
         raise _never_exact(path)
@@ -347,29 +331,3 @@ def _is_as_trained(spacing_um: Sequence[float], data: _Data) -> bool | None:
         and max(others) < coarsest * _TOLERANCE
         and along_z < (data.most_spacing_um or coarsest) * _TOLERANCE
     )
-
-
-def _student_bytes(student: _StudentArguments) -> float:
-    """Return the memory of a voxel in the network on a GPU."""
-    joined = _JOINED_BYTES if student.skip == "concatenate" else 0
-    finest = student.widths[0] / student.stem_stride**3
-    return (_STUDENT_BYTES + joined) * finest + _LOGIT_BYTES
-
-
-def _engine_bytes(student: _StudentArguments, window: Sequence[int]) -> int:
-    """Return the memory that `models.student_engine` takes for a window, as it takes it."""
-    floats = math.prod(window)
-    inner, step = student.stem_stride**3, student.stem_stride
-    for channels in student.widths:
-        padded = math.prod(n // step + 2 for n in window)
-        joined = 2 if student.skip == "concatenate" else 1
-        # What comes from below, what is joined to what comes up, inside, raw, answer; and an eighth
-        # of what comes from the next level.
-        floats += padded * (inner + channels * (joined + 3.125))
-        inner, step = channels, 2 * step
-    return math.ceil(4 * floats)
-
-
-def _teacher_bytes(teacher: _TeacherArguments) -> float:
-    """Return the memory of a voxel in the network."""
-    return _TEACHER_BYTES * teacher.feature_size
