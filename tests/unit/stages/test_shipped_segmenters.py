@@ -1,0 +1,56 @@
+"""The segmenters that ship, on vessels whose course is known, as the stage uses them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vasculome.geometry import Box
+from vasculome.models.build import build
+from vasculome.models.vessel_tiles import vessel_probability
+from vasculome.models.windows import WindowPlan
+from vasculome.storage.weights import fill, read_weights, shipped, shipped_weights
+
+SHAPE = (64, 96, 96)
+SEGMENTERS = ("student",)
+
+
+@pytest.fixture(scope="module", params=SEGMENTERS)
+def segmenter(request):
+    path = shipped(request.param)
+    tensors, card = read_weights(path)
+    network = build(card["architecture"], card["arguments"])
+    fill(network, tensors, path=path)
+    return network.eval(), card["metrics"]["threshold"]
+
+
+def _vessels():
+    """Return the distance in voxels from the nearest of two crossing tubes, and their light."""
+    z, y, x = np.ogrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    squared = np.minimum((z - 30) ** 2 + (y - 40 - x / 4) ** 2, (z - 30) ** 2 + (x - 60) ** 2)
+    return np.sqrt(squared), np.exp(-squared / (2 * 2.0**2))
+
+
+def _mask(segmenter, light, *, photons, seed):
+    network, threshold = segmenter
+    rng = np.random.default_rng(seed)
+    seen = rng.poisson(photons * (0.1 + light)).astype(np.float32)
+    low, high = seen.min(), np.percentile(seen, 99.5)
+    image = np.clip((seen - low) / (high - low), 0, 1)
+    plan = WindowPlan(SHAPE, 64, 16, 32, least=64)
+    part = vessel_probability(
+        network, lambda box: image[box.slices], Box.of_shape(SHAPE), plan, batch_size=2
+    )
+    return part.probability >= threshold
+
+
+@pytest.mark.parametrize("photons", [100, 1000])
+def test_tubes_are_found_whole_and_nothing_else(segmenter, photons):
+    distance, light = _vessels()
+    mask = _mask(segmenter, light, photons=photons, seed=0)
+    assert mask[distance < 1.5].mean() > 0.98
+    assert mask[distance > 8].mean() < 0.01
+
+
+def test_all_weights_fit_in_what_the_package_may_weigh():
+    assert sum(path.stat().st_size for path in shipped_weights()) < 20e6
