@@ -34,50 +34,6 @@ _DEAD = 0.1
 """Part of an even share below which a code is dead: not chosen in the last 230 batches."""
 
 
-_FOLLOW = 0.05
-"""Part by which running statistics follow each batch."""
-
-
-class RunningNorm(nn.Module):
-    """Each channel over its standard deviation about its mean, both over recent batches.
-
-    Without it, features shrink towards one point, since that makes equation 9 smallest and skip
-    connections tell the decoder enough: one code would stand for all. Łańcucki et al. 2020 put a
-    batch norm there; batches of one patch have too few features for that.
-
-    Parameters
-    ----------
-    width
-        Channels.
-    """
-
-    mean: Tensor
-    variance: Tensor
-    begun: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("variance", torch.ones(width))
-        self.register_buffer("begun", torch.tensor(False))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features (N, C, z, y, x) normalized; statistics follow them in training only."""
-        if self.training:
-            self._follow(x.detach().movedim(1, -1).reshape(-1, x.shape[1]))
-        shape = (1, -1, 1, 1, 1)
-        # Autograd must not hold what the next batch changes.
-        mean, variance = self.mean.clone(), self.variance.clone()
-        return (x - mean.view(shape)) / (variance.view(shape) + _TINY).sqrt()
-
-    @torch.no_grad()
-    def _follow(self, rows: Tensor) -> None:
-        part = _FOLLOW if self.begun else 1.0
-        self.mean.lerp_(rows.mean(0), part)
-        self.variance.lerp_((rows - self.mean).square().mean(0), part)
-        self.begun.fill_(True)
-
-
 @dataclass(frozen=True)
 class Quantized:
     """Features after the codebook.

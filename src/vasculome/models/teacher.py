@@ -2,8 +2,7 @@
 
 VpbSD, sections 3.3 and 3.4, on MONAI's Swin UNETR (Hatamizadeh et al. 2022). What the encoder says
 (16 × feature_size channels, a voxel for 32³) is brought down to the width of the student's deepest
-features by a 1×1 convolution, normalized so that they cannot shrink to a point, replaced by codes,
-and brought back up.
+features by a 1×1 convolution, replaced by codes, and brought back up.
 
 Only the coarsest level goes through the codes. As in Swin UNETR the decoder also sees the finer
 levels and the image itself by skip connections, in pretraining too, so that an image can be built
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vasculome.models.codebook import Codebook, CodeScores, Quantized, RunningNorm
+from vasculome.models.codebook import Codebook, CodeScores, Quantized
 from vasculome.models.gamma import corrected
 
 STRIDE = 32
@@ -146,10 +145,7 @@ class Teacher(nn.Module):
             num_heads=design.heads,
             window_size=design.window,
         )
-        self.align = nn.Sequential(
-            nn.Conv3d(design.encoded_width, design.student_width, 1),
-            RunningNorm(design.student_width),
-        )
+        self.align = nn.Conv3d(design.encoded_width, design.student_width, 1)
         self.codebook = Codebook(design.n_codes, design.student_width, scores=design.code_scores)
         self.widen = nn.Conv3d(design.student_width, design.encoded_width, 1)
         self.image_head = nn.Conv3d(design.feature_size, 1, 1)

@@ -10,7 +10,6 @@ import torch
 
 from vasculome.models.codebook import (
     Codebook,
-    RunningNorm,
     codebook_loss,
     gumbel_softmax,
     gumbel_temperature,
@@ -78,29 +77,6 @@ def test_the_first_features_become_codes():
     assert float(said.perplexity) == pytest.approx(8)
     assert float(said.loss.detach()) < 1e-9
     torch.testing.assert_close(said.features, x)
-
-
-def test_normalized_features_have_unit_spread_however_they_shrink():
-    torch.manual_seed(0)
-    norm = RunningNorm(3)
-    offset, spread = torch.tensor([5.0, -1.0, 0.0]), torch.tensor([3.0, 0.01, 1.0])
-
-    def batch(factor):
-        rows = offset + factor * spread * torch.randn(64, 3)
-        return rows.view(1, 4, 4, 4, 3).movedim(-1, 1)
-
-    for step in range(200):
-        said = norm(batch(0.99**step))
-    assert said.std((0, 2, 3, 4)) == pytest.approx(torch.ones(3), abs=0.35)
-    assert said.mean((0, 2, 3, 4)) == pytest.approx(torch.zeros(3), abs=0.4)
-    before = {name: value.clone() for name, value in norm.state_dict().items()}
-    x = batch(1.0)
-    with torch.no_grad():
-        evaluated = norm.eval()(x)
-    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
-    shape = (1, 3, 1, 1, 1)
-    expected = (x - before["mean"].view(shape)) / before["variance"].view(shape).sqrt()
-    torch.testing.assert_close(evaluated, expected)
 
 
 def test_restarts_are_counted():
