@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,7 +65,7 @@ def test_every_network_has_weights_a_card_and_a_record(trained):
         assert over_seeds["score"]["seeds"] == len(settings["seeds"])
         assert card["metrics_over_seeds"] == over_seeds
         chosen = folder / f"seed-{manifest['summary']['chosen_seed']}" / f"{name}.safetensors"
-        assert chosen.read_bytes() == (folder / f"{name}.safetensors").read_bytes()
+        assert filecmp.cmp(chosen, folder / f"{name}.safetensors", shallow=False)
         for seed in settings["seeds"]:
             record = json.loads((folder / f"seed-{seed}/record.json").read_text())
             assert record["curves"]["step"] == list(range(settings["steps"]))
@@ -72,7 +74,8 @@ def test_every_network_has_weights_a_card_and_a_record(trained):
     assert seeds[0].read_bytes() != seeds[1].read_bytes()
     page = (trained / "results/models/report.html").read_text()
     assert "quick_bubbles" in page and "quick_stulm" in page and "peak memory" in page
-    assert "NaN" not in page and ">nan<" not in page
+    words = re.sub(r"base64,[\w+/=]+", "", page)  # a picture may hold any letters
+    assert "NaN" not in words and ">nan<" not in words
 
 
 def test_what_is_trained_is_not_trained_again(trained):

@@ -10,7 +10,7 @@ from vasculome import __version__
 from vasculome.stages.job import load_run
 from vasculome.stages.models import chosen_path, model_folder, read_training, trainings
 from vasculome.storage.shards import write_json_atomic
-from vasculome.storage.weights import read_weights, write_weights
+from vasculome.storage.weights import copy_weights, read_card
 
 
 def write_model_card(*, config: Mapping[str, Any], model: str) -> None:
@@ -30,9 +30,9 @@ def write_model_card(*, config: Mapping[str, Any], model: str) -> None:
     scores = [manifest["summary"]["metrics"]["score"] for manifest in manifests]
     chosen = done[scores.index(max(scores))]
     seeds = over_seeds([manifest["summary"]["metrics"] for manifest in manifests])
-    tensors, card = read_weights(chosen.weights_path)
-    kept = {**card, "metrics_over_seeds": seeds, "seeds": [training.seed for training in done]}
-    content = write_weights(chosen_path(run.results, model), tensors, kept)
+    card = read_card(chosen.weights_path)
+    told = {"metrics_over_seeds": seeds, "seeds": [training.seed for training in done]}
+    content = copy_weights(chosen.weights_path, chosen_path(run.results, model), told)
     write_json_atomic(
         model_folder(run.results, model) / "manifest.json",
         {

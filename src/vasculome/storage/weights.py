@@ -63,6 +63,20 @@ def write_weights(
     return digest
 
 
+def copy_weights(source: Path, path: Path, told: Mapping[str, Any]) -> str:
+    """Write the same weights elsewhere, with more told in their card; return their SHA-256.
+
+    Raises
+    ------
+    UserError
+        As :func:`check_weights` and :func:`write_weights`.
+    """
+    card, data = _checked(source)
+    write_bytes_atomic(path, data)
+    write_json_atomic(card_path(path), {**card, **told})
+    return str(card["sha256"])
+
+
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return weights and their card; what is stored as float16 becomes float32.
 

@@ -15,6 +15,7 @@ from vasculome.errors import UserError
 from vasculome.storage.weights import (
     card_path,
     check_weights,
+    copy_weights,
     fill,
     read_weights,
     shipped,
@@ -58,6 +59,17 @@ def test_weights_stored_in_half_the_space(path, tmp_path):
         assert back["a"].dtype == torch.float32 and int(back["count"]) == 7
         torch.testing.assert_close(back["a"], tensors["a"], rtol=2**-11 if half else 0, atol=0)
     assert sizes[False] - sizes[True] == 2000
+
+
+def test_a_copy_holds_the_same_bytes_and_more_in_its_card(path, tmp_path):
+    halves = tmp_path / "halves.safetensors"
+    write_weights(halves, {"a": torch.ones(8)}, CARD, half=True)
+    for source in (path, halves):
+        copy = tmp_path / "copy.safetensors"
+        digest = copy_weights(source, copy, {"seeds": [1, 2]})
+        assert copy.read_bytes() == source.read_bytes()
+        assert check_weights(copy) == {**check_weights(source), "seeds": [1, 2]}
+        assert digest == check_weights(copy)["sha256"]
 
 
 @pytest.mark.parametrize("size", [0, 5, 60])
