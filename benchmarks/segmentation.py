@@ -52,9 +52,9 @@ IMAGE, LABEL = (DATA / "microscopy" / "vesselexpress" / f"ve_{kind}.tif" for kin
 _UPPER_PERCENT = 99.5
 
 
-def rendered(scene: str, count: int, *, seed: int) -> list[Volume]:
-    """Return held-out patches."""
-    look = getattr(vessel_scenes, scene)()
+def rendered(scene: str, label: str, count: int, *, seed: int) -> list[Volume]:
+    """Return held-out patches with masks of a kind, as networks have learnt from."""
+    look = replace(getattr(vessel_scenes, scene)(), label=label)
     patches = (make_patch(look, split="test", index=i, seed=seed) for i in range(count))
     return [Volume.of(patch.image, patch.mask, patch.spacing_um) for patch in patches]
 
@@ -141,6 +141,9 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="folder of networks, e.g. results/models")
     parser.add_argument("--only", nargs="*", default=(), help="networks of that folder")
     parser.add_argument("--scene", default="broad", help="light_sheet, two_photon or broad")
+    parser.add_argument(
+        "--label-kind", default="painted", choices=("painted", "seen", "lumen"), help="of patches"
+    )
     parser.add_argument("--patches", type=int, default=24, help="rendered; 0: none")
     parser.add_argument("--image", type=Path, default=IMAGE, help="a real volume (TIFF)")
     parser.add_argument("--label", type=Path, default=LABEL, help="its vessels (TIFF, 0 is none)")
@@ -155,7 +158,9 @@ def main() -> None:
     cases: list[tuple[str, list[Volume]]] = []
     count = min(options.patches, 2) if options.quick else options.patches
     if count:
-        cases.append((RENDERED, rendered(options.scene, count, seed=options.seed)))
+        cases.append(
+            (RENDERED, rendered(options.scene, options.label_kind, count, seed=options.seed))
+        )
     if options.image.exists() and options.label.exists():
         cases.append((REAL, [real(options.image, options.label)]))
     rows: list[Row] = []
