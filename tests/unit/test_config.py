@@ -1,7 +1,6 @@
 """The configuration refuses what it does not know, in one line that names the key."""
 
 import json
-import pickle
 from pathlib import Path
 
 import pytest
@@ -206,7 +205,7 @@ def test_bad_sheets_end_in_one_line_that_names_the_place(text, says):
     assert message.startswith("samples.tsv") and says in message and "\n" not in message
 
 
-def test_user_errors_travel_between_processes():
+def test_user_errors_travel_between_processes(handed_over):
     error = UserError("it is\nempty", where="a.tif", fix="export it again")
-    copy = pickle.loads(pickle.dumps(error))
+    copy = handed_over(error)
     assert str(copy) == str(error) == "a.tif: it is empty (export it again)"

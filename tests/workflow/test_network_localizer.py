@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from damaged_weights import WEIGHTS, missing, truncated
 from tiny_project import CONFIG, MOUSE, Project, check_line, told_by, told_by_snakemake
 
 from vasculome.models.bubble_net import BubbleNet, BubbleNetDesign
 from vasculome.simulate.phantoms import ultrasound_phantom
 from vasculome.storage.tables import read_parts
 from vasculome.storage.weights import card_path, write_weights
-
-WEIGHTS = "mine/net.safetensors"
 
 
 def _write_weights(folder: Path, *, seed: int, spacing: tuple[float, float] = (0.25, 0.6)) -> None:
@@ -101,17 +100,6 @@ def test_the_number_of_workers_changes_no_byte(localized):
     assert ended.code == 0, ended.log
     assert _detections(localized) == before
     assert manifest.read_bytes() == kept
-
-
-def missing(folder: Path) -> tuple[str, ...]:
-    (folder / WEIGHTS).unlink()
-    return WEIGHTS, "cannot be read", "check the path of the weights"
-
-
-def truncated(folder: Path) -> tuple[str, ...]:
-    path = folder / WEIGHTS
-    path.write_bytes(path.read_bytes()[:-10])
-    return WEIGHTS, "these are not the weights that net.json tells of"
 
 
 def card_of_another_network(folder: Path) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from damaged_weights import WEIGHTS, missing, truncated
 from tiny_project import (
     BRAIN,
     CONFIG,
@@ -23,7 +24,6 @@ from vasculome.models.student import Student, StudentDesign
 from vasculome.simulate.phantoms import microscope_phantom
 from vasculome.storage.weights import write_weights
 
-WEIGHTS = "mine/net.safetensors"
 STORES = ("vessel_probability.ome.zarr", "candidates.ome.zarr", "mask.ome.zarr")
 
 
@@ -111,17 +111,6 @@ def test_the_number_of_workers_changes_no_byte(segmented):
     assert ended.code == 0, ended.log
     assert _voxels(segmented) == before
     assert manifest.read_bytes() == kept
-
-
-def missing(folder: Path) -> tuple[str, ...]:
-    (folder / WEIGHTS).unlink()
-    return WEIGHTS, "cannot be read", "check the path of the weights"
-
-
-def truncated(folder: Path) -> tuple[str, ...]:
-    path = folder / WEIGHTS
-    path.write_bytes(path.read_bytes()[:-10])
-    return WEIGHTS, "these are not the weights that net.json tells of"
 
 
 @pytest.mark.parametrize("damage", [missing, truncated])

@@ -3,11 +3,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.metrics import compute_hausdorff_distance
 from scipy import ndimage
 
 from vasculome.metrics.surface import hausdorff95
-
-compute_hausdorff_distance = pytest.importorskip("monai.metrics").compute_hausdorff_distance
 
 
 def as_monai(mask, reference, spacing=None):

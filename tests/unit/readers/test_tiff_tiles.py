@@ -1,5 +1,3 @@
-import pickle
-
 import numpy as np
 import pytest
 import tifffile
@@ -30,7 +28,7 @@ def _write_tiles(folder, *, dtypes=("uint16", "uint16"), table=None):
     return folder
 
 
-def test_tiles_are_stacks_or_folders_at_their_positions(tmp_path):
+def test_tiles_are_stacks_or_folders_at_their_positions(tmp_path, handed_over):
     tiles = _open(_write_tiles(tmp_path))
     assert tiles.names == ("b", "a.tif")
     assert tiles.positions_um == ((0.0, -1.5, 10.0), (0.0, 0.0, 100.0))
@@ -38,7 +36,7 @@ def test_tiles_are_stacks_or_folders_at_their_positions(tmp_path):
     assert tiles.file_count == 4
     for volume, seed in zip(tiles.volumes, (1, 0), strict=True):
         np.testing.assert_array_equal(volume.read(Box.of_shape(volume.shape)), _tile(seed))
-    assert pickle.loads(pickle.dumps(tiles)) == tiles
+    assert handed_over(tiles) == tiles
 
 
 def test_fingerprint_of_tiles_follows_positions(tmp_path):
