@@ -173,9 +173,7 @@ def distillation_loss(
     n = len(images)
     answer = network.student(images if others is None else torch.cat([images, others]))
     own, free = answer.logits[:n], answer.logits[n:]
-    loss = (1 - method.cldice) * losses.dice_loss(own, batch.masks)
-    if method.cldice:
-        loss = loss + method.cldice * losses.soft_cldice_loss(own, batch.masks)
+    loss = losses.labels_loss(own, batch.masks, cldice=method.cldice)
     if method.needs_teacher:
         if lessons is None:
             raise ValueError("the method needs a teacher")

@@ -52,6 +52,12 @@ def soft_cldice_loss(logits: Tensor, target: Tensor, *, iterations: int = 3) -> 
     return 1 - 2 * precision * sensitivity / (precision + sensitivity)
 
 
+def labels_loss(logits: Tensor, target: Tensor, *, cldice: float) -> Tensor:
+    """Return the Dice loss, of which soft-clDice takes the part ``cldice``."""
+    loss = (1 - cldice) * dice_loss(logits, target)
+    return loss + cldice * soft_cldice_loss(logits, target) if cldice else loss
+
+
 def reconstruction_loss(image: Tensor, truth: Tensor, *, error: str = "squared") -> Tensor:
     """Return the mean ``squared`` or ``absolute`` error of images (VpbSD, equations 5 and 6).
 

@@ -96,10 +96,7 @@ class TeacherRecipe:
             return built + CODEBOOK_WEIGHT * answer.encoded.quantized.loss
         network.fine_tuned.fill_(True)
         answer = network(batch.images)
-        logits = answer.logits
-        loss = (1 - self.cldice) * losses.dice_loss(logits, batch.masks)
-        if self.cldice:
-            loss = loss + self.cldice * losses.soft_cldice_loss(logits, batch.masks)
+        loss = losses.labels_loss(answer.logits, batch.masks, cldice=self.cldice)
         return loss + CODEBOOK_WEIGHT * answer.encoded.quantized.loss
 
     def score(self, network: nn.Module) -> dict[str, float]:
