@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, label
+from scipy.ndimage import gaussian_filter
 from segmentation_parts.measures import Mask, Volume
 from skimage.morphology import skeletonize
 
-from vasculome.vessels.enhance import frangi
+from vasculome.vessels.components import label_block, measure
+from vasculome.vessels.enhance import frangi, hysteresis_classes
 
 Floats = NDArray[np.float32]
 
@@ -20,7 +21,6 @@ BY = ("dice", "cldice")
 """What settings are chosen by."""
 
 _FINER = 16
-_ALL_NEIGHBOURS = np.ones((3, 3, 3))
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,8 @@ def hysteresis_scores(
     once, and a high threshold only tells which objects count.
     """
     above = answer > low
-    objects, count = label(above, _ALL_NEIGHBOURS)
+    objects = label_block(above).astype(np.int64)
+    count = int(objects.max(initial=0))
     line = volume.skeleton if volume.skeleton.any() else volume.mask
     # The rest has nothing to count.
     owner = objects[above] - 1
@@ -171,12 +172,11 @@ def hysteresis_scores(
 
 
 def hysteresis(answer: Floats, *, low: float, high: float) -> Mask:
-    """Return the objects above ``low`` that hold a voxel above ``high``, as the chain does."""
-    above = answer > low
-    if high <= low:
-        return above
-    objects, count = label(above, _ALL_NEIGHBOURS)
-    kept = np.zeros(count + 1, bool)
-    kept[objects[answer > high]] = True
-    kept[0] = False
-    return kept[objects]
+    """Return the objects above ``low`` that hold a voxel above ``high``, as the chain does.
+
+    A ``high`` that is no higher asks for nothing more.
+    """
+    classes = hysteresis_classes(answer, low=low, high=max(low, high))
+    labels = label_block(classes > 0)
+    objects, _ = measure(labels, classes)
+    return objects.wanted(need_strong=True)[labels]
