@@ -6,8 +6,7 @@ and candidates out, with their pyramids, a worker a core; MONAI's has the volume
 normalized, and gives back probabilities in memory, with a thread a core. Imports and the start of
 workers are not timed. Each runs in a process of its own, in turns; the fastest of all turns counts.
 Then the same once more with half of the volume empty, as around a brain, and once with a volume of
-three shards along each axis, at whose borders both sides ask about windows. Without ``--weights``
-and before weights ship, the weights are random: the work is the same.
+three shards along each axis, at whose borders both sides ask about windows.
 
 With ``--device cuda`` all networks compute there in half precision, and the student alone is set
 against the device's roofline, whose peaks are measured where they are not given. What one device
@@ -31,7 +30,6 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from inference_parts.weights import write_random_student
 
 from vasculome.compute.device import pick_device
 from vasculome.errors import UserError
@@ -192,13 +190,7 @@ def main() -> None:
     except UserError as error:
         parser.error(str(error))
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        weights, told = options.weights, "given"
-        if weights is None:
-            try:
-                weights, told = shipped("student"), "shipped"
-            except UserError:
-                weights, told = write_random_student(Path(name) / "random.safetensors"), "random"
-        rows = measure(Path(name), weights, options)
+        rows = measure(Path(name), options.weights or shipped("student"), options)
     reached = goals(rows, cores=options.cores, device=options.device)
     for row in rows:
         print("  ".join(f"{key}: {value}" for key, value in row.items()))
@@ -212,7 +204,7 @@ def main() -> None:
         "processor": platform.processor() or platform.machine(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "weights": told,
+        "weights": "given" if options.weights else "shipped",
     }
     print(
         json.dumps(
