@@ -7,6 +7,9 @@ from dataclasses import dataclass
 PROCESS_BYTES = 300_000_000
 """Interpreter and libraries of one process, before any data."""
 
+TORCH_BYTES = 250_000_000
+"""What a process takes for torch besides."""
+
 
 @dataclass(frozen=True)
 class MemoryBound:

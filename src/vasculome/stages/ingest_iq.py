@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 from vasculome.compute.blocks import TileResult, map_tiles
-from vasculome.compute.memory import PROCESS_BYTES, MemoryBound
+from vasculome.compute.memory import PROCESS_BYTES, TORCH_BYTES, MemoryBound
 from vasculome.config import RunConfig
 from vasculome.errors import UserError
 from vasculome.geometry import Box, Tile, TileGrid
@@ -16,7 +16,7 @@ from vasculome.readers.iq import RawIQ, open_iq
 from vasculome.readers.iq_metadata import METADATA_NAMES, AcquisitionMeta, resolve_metadata
 from vasculome.stages.digest import digest_of
 from vasculome.stages.job import Job, Outcome, content_of
-from vasculome.stages.rf_images import TORCH_BYTES, RfImages, open_rf_images
+from vasculome.stages.rf_images import RfImages, open_rf_images
 from vasculome.storage.arrays import ShardedArray, create_array
 from vasculome.storage.foreign import open_foreign
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vasculome.compute.blocks import TileResult, map_tiles
 from vasculome.compute.device import pick_device
-from vasculome.compute.memory import PROCESS_BYTES, MemoryBound
+from vasculome.compute.memory import PROCESS_BYTES, TORCH_BYTES, MemoryBound
 from vasculome.config import ClutterConfig, LocalizeConfig, RunConfig, UltrasoundConfig
 from vasculome.errors import UserError
 from vasculome.geometry import Tile, TileGrid
@@ -22,7 +22,6 @@ from vasculome.stages.clutter_filter import Cut, filter_bytes, filtered_block, f
 from vasculome.stages.ingest_iq import IQ, acquisition, open_raw
 from vasculome.stages.job import Job, Outcome, content_of
 from vasculome.stages.network_weights import Finder, finder_for, network_bytes, weights_digest
-from vasculome.stages.rf_images import TORCH_BYTES
 from vasculome.storage.arrays import ShardedArray, open_array
 from vasculome.storage.bundles import write_bundle
 from vasculome.storage.tables import part_path, write_table

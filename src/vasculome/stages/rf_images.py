@@ -30,9 +30,6 @@ _BATCH_BYTES = 256e6
 _FRAMES_AT_ONCE = 16
 """As `delay_and_sum` sums in one go."""
 
-TORCH_BYTES = 250_000_000
-"""What a process takes for torch, before any data."""
-
 _SCRATCH_BYTES = 1 << 25
 _RAW_BYTES, _IQ_BYTES = 8, 8
 """Of a sample at the most as read, and of one that is mixed down."""

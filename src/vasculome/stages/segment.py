@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vasculome.compute.device import pick_device
-from vasculome.compute.memory import PROCESS_BYTES, MemoryBound
+from vasculome.compute.memory import PROCESS_BYTES, TORCH_BYTES, MemoryBound
 from vasculome.geometry import Box, Tile, TileGrid
 from vasculome.stages.ingest_image import IMAGE, expected_shape
 from vasculome.stages.job import Job, Outcome
 from vasculome.stages.raw_tiles import mapped_tiles
-from vasculome.stages.rf_images import TORCH_BYTES
 from vasculome.stages.segment_weights import Segmenter, segmenter_bytes, segmenter_for
 from vasculome.stages.volume import build_images, like
 from vasculome.storage.omezarr import Image, open_image

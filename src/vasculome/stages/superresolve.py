@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vasculome.compute.blocks import TileResult, map_tiles
 from vasculome.compute.cluster import Cluster
 from vasculome.compute.device import pick_device
-from vasculome.compute.memory import PROCESS_BYTES, MemoryBound
+from vasculome.compute.memory import PROCESS_BYTES, TORCH_BYTES, MemoryBound
 from vasculome.config import ClutterConfig, RunConfig, SuperresolveConfig
 from vasculome.errors import UserError
 from vasculome.geometry import Box, Tile, TileGrid
@@ -27,7 +27,6 @@ from vasculome.stages.clutter_filter import Cut, filter_bytes, filtered_block, f
 from vasculome.stages.digest import digest_of
 from vasculome.stages.ingest_iq import IQ, acquisition, open_raw
 from vasculome.stages.job import Job, Outcome, content_of
-from vasculome.stages.rf_images import TORCH_BYTES
 from vasculome.stages.vessel_grid import (
     AXES,
     fine_spec,

@@ -54,3 +54,9 @@ def test_code_that_changes_no_result_is_not(package, name):
 def test_digest_of_settings_ignores_their_order():
     assert digest.digest_of({"a": 1, "b": [2]}) == digest.digest_of({"b": [2], "a": 1})
     assert digest.digest_of({"a": 1}) != digest.digest_of({"a": 2})
+
+
+def test_microscopy_is_segmented_again_for_no_change_to_ultrasound():
+    reached = digest._closure("vasculome.stages.enhance")
+    assert "vasculome.vessels.enhance" in reached
+    assert not [name for name in reached if "ultrasound" in name or "rf_images" in name]
