@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -72,17 +72,21 @@ def parse_volumes(text: str, *, where: str) -> tuple[TrainingVolume, ...]:
         for some volumes with labels and not for others, or two for one label.
     """
     volumes: list[TrainingVolume] = []
+    images: set[Path] = set()
+    first_of_label: dict[Path, TrainingVolume] = {}
     for number, cells in sheet_rows(text, model=TrainingVolume, what="volume", where=where):
         at = f"{where}, line {number}"
         volume = _parse(cells, where=at)
         if volume.image is not None:
             # Under two names a volume would be learnt from and tested on.
-            images = {Path(other.image).resolve() for other in volumes if other.image is not None}
-            if Path(volume.image).resolve() in images:
+            image = Path(volume.image).resolve()
+            if image in images:
                 what = f"image {volume.image} is listed twice"
                 raise UserError(what, where=at, fix="remove one of the rows")
+            images.add(image)
         if volume.fold is not None:
-            _check_fold(volume, volumes, where=at)
+            label = Path(str(volume.label)).resolve()
+            _check_fold(volume, first_of_label.setdefault(label, volume), where=at)
         volumes.append(volume)
     labelled = [volume for volume in volumes if volume.labelled]
     given = sum(volume.fold is not None for volume in labelled)
@@ -95,18 +99,15 @@ def parse_volumes(text: str, *, where: str) -> tuple[TrainingVolume, ...]:
     return tuple(volumes)
 
 
-def _check_fold(volume: TrainingVolume, others: Sequence[TrainingVolume], *, where: str) -> None:
+def _check_fold(volume: TrainingVolume, other: TrainingVolume, *, where: str) -> None:
     """Refuse that vessels which are learnt from in a fold are tested on in it, too."""
-    label = Path(str(volume.label)).resolve()
-    for other in others:
-        same = other.labelled and Path(str(other.label)).resolve() == label
-        if same and other.fold not in (None, volume.fold):
-            raise UserError(
-                f"label {volume.label} is in fold {other.fold} with {other.image}, and in fold "
-                f"{volume.fold} with {volume.image}",
-                where=where,
-                fix="give images of one label the same fold",
-            )
+    if other.fold != volume.fold:
+        raise UserError(
+            f"label {volume.label} is in fold {other.fold} with {other.image}, and in fold "
+            f"{volume.fold} with {volume.image}",
+            where=where,
+            fix="give images of one label the same fold",
+        )
 
 
 def _parse(cells: Mapping[str, str], *, where: str) -> TrainingVolume:
