@@ -173,6 +173,14 @@ def file_state(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
+def changed_ns(path: Path) -> int:
+    """Return when a file, or what a folder holds, was last changed; 0 if it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 def unreadable(path: Path, error: OSError) -> UserError:
     """Return the error to raise for a file that the system does not let us read."""
     if isinstance(error, FileNotFoundError):

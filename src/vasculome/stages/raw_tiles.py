@@ -14,6 +14,7 @@ from vasculome.config import Sample
 from vasculome.errors import UserError, some_of
 from vasculome.geometry import Box
 from vasculome.readers.acquisition import open_acquisition
+from vasculome.readers.files import changed_ns
 from vasculome.readers.tile_set import Acquisition, TileSet, Volume
 from vasculome.stages.job import Job
 from vasculome.stitching.place import connected_parts
@@ -60,19 +61,11 @@ def registered_tiles(job: Job) -> TileSet:
 
 def raw_fingerprint_of(job: Job, tiles: TileSet) -> str:
     """Return the identity of the files of ``tiles``, without reading pixels."""
-    return _fingerprint(tiles, _changed_ns(Path(job.sample.path)))
+    return _fingerprint(tiles, changed_ns(Path(job.sample.path)))
 
 
 def _acquisition(job: Job) -> Acquisition:
-    return _opened(job.sample, _changed_ns(Path(job.sample.path)))
-
-
-def _changed_ns(path: Path) -> int:
-    """Return when a file, or what a folder holds, was last changed; 0 if it is not there."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
+    return _opened(job.sample, changed_ns(Path(job.sample.path)))
 
 
 # A terabyte is a million files: a process looks at them once, not once a stage.

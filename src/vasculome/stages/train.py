@@ -46,8 +46,8 @@ def train_model(*, config: Mapping[str, Any], model: str, seed: int) -> None:
     where = f"config: models.{model}"
     pin_threads(settings.threads)
     device = pick_device(settings.device)
-    recipe = recipe_of(settings, where=where, teacher=training.teacher)
     log.info("training %s from seed %d on %s, in %d MB", model, seed, device, memory_mb(settings))
+    recipe = recipe_of(settings, where=where, teacher=training.teacher)
     with Lease(training.manifest_path):
         learnt, record = _trained(training, recipe, device=device, where=where)
         network = _kept(learnt, record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from vasculome.config import ModelConfig, PatchTrainingConfig, TrainingVolume
 from vasculome.errors import UserError
 from vasculome.geometry import Box
+from vasculome.readers.files import changed_ns
 from vasculome.readers.nifti import Affine, is_nifti, read_nifti, read_nifti_header
 from vasculome.readers.tiff_volume import TIFF_SUFFIXES, open_planes, open_stack
 from vasculome.readers.voxel_spacing import check_spacing
@@ -108,19 +110,29 @@ def open_row(row: TrainingVolume) -> tuple[VolumeFile | None, VolumeFile | None]
 
 def volumes_bytes(roles: Roles) -> int:
     """Return the most memory that users' volumes take while they are read, and after."""
-    kept, largest = 0, 0
-    for field in fields(roles):
-        for row in getattr(roles, field.name):
-            image, label = open_row(row)
-            if image is not None:
-                voxels = math.prod(image.shape)
-                kept += voxels * (image.dtype.itemsize if row.background else 4)
-                largest = max(largest, voxels * (2 * image.dtype.itemsize + 8))
-            if label is not None:
-                voxels = math.prod(label.shape)
-                kept += voxels * _LABEL_BYTES
-                largest = max(largest, voxels * (2 * label.dtype.itemsize + 2))
-    return kept + largest
+    rows = [row for field in fields(roles) for row in getattr(roles, field.name)]
+    each = [
+        _row_bytes(row, *(changed_ns(Path(name)) for name in (row.image, row.label) if name))
+        for row in rows
+    ]
+    return sum(kept for kept, _ in each) + max((reading for _, reading in each), default=0)
+
+
+# The workflow asks about each network, fold and seed anew: a process looks at a file once.
+@functools.cache
+def _row_bytes(row: TrainingVolume, *_changed_ns: int) -> tuple[int, int]:
+    """Return the memory that a row takes for good, and the most while one of its files is read."""
+    image, label = open_row(row)
+    kept, reading = 0, 0
+    if image is not None:
+        voxels = math.prod(image.shape)
+        kept += voxels * (image.dtype.itemsize if row.background else 4)
+        reading = voxels * (2 * image.dtype.itemsize + 8)
+    if label is not None:
+        voxels = math.prod(label.shape)
+        kept += voxels * _LABEL_BYTES
+        reading = max(reading, voxels * (2 * label.dtype.itemsize + 2))
+    return kept, reading
 
 
 def memory_mb(settings: ModelConfig) -> int:

@@ -1,4 +1,5 @@
 import gzip
+import os
 import struct
 import tracemalloc
 from pathlib import Path
@@ -16,7 +17,7 @@ from vasculome.stages.training_volumes import (
     read_given,
     rendering_sources,
 )
-from vasculome.stages.volume_files import memory_mb, volumes_bytes
+from vasculome.stages.volume_files import memory_mb, open_row, volumes_bytes
 from vasculome.stages.volume_sheet import (
     Roles,
     folds_of,
@@ -363,3 +364,23 @@ def test_memory_is_bounded_from_headers(tmp_path: Path) -> None:
     assert 0.5 * bound < peak < bound
     assert memory_mb(settings) == pytest.approx(3000 + bound / 1e6, abs=1)
     assert memory_mb(StudentConfig(network="student", memory_gb=3)) == 3000
+
+
+def test_headers_are_read_again_only_where_a_file_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str | None] = []
+
+    def counted(row: TrainingVolume) -> object:
+        opened.append(row.image)
+        return open_row(row)
+
+    monkeypatch.setattr("vasculome.stages.volume_files.open_row", counted)
+    settings = settings_of(sheet_of(tmp_path, 3))
+    before, rows = memory_mb(settings), len(opened)
+    assert rows and (memory_mb(settings), len(opened)) == (before, rows)
+    changed = tmp_path / "v1.tif"
+    times = changed.stat()
+    os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns + 1))
+    assert memory_mb(settings) == before
+    assert opened[rows:] == [str(changed)]
