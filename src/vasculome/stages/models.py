@@ -14,7 +14,7 @@ from vasculome.config import ModelConfig, RunConfig, TeacherConfig
 from vasculome.errors import UserError
 from vasculome.stages.digest import code_digest, digest_of
 from vasculome.stages.job import MODELS
-from vasculome.stages.teachers import teacher_path
+from vasculome.stages.network_card import weights_digest, weights_path
 from vasculome.stages.volume_sheet import sheet_identity
 from vasculome.storage.shards import file_checksum
 
@@ -89,9 +89,7 @@ class Training:
         given = getattr(self.settings, "teacher", None)
         if self.teachers:
             return chosen_path(self.results, given)
-        if given is None:
-            return None
-        return teacher_path(given)
+        return None if given is None else weights_path(given, "teacher")
 
     def identity(self) -> str:
         """Return a digest of the code, the settings and the seed."""
@@ -104,15 +102,9 @@ class Training:
             whole["volumes"] = sheet_identity(Path(volumes))
         if self.teachers:
             whole["teacher"] = [teacher.identity() for teacher in self.teachers]
-        elif getattr(self.settings, "teacher", None) is not None:
-            whole["teacher"] = self._teacher_checksum()
+        elif (given := getattr(self.settings, "teacher", None)) is not None:
+            whole["teacher"] = weights_digest(given, "teacher")
         return digest_of(whole)
-
-    def _teacher_checksum(self) -> str | None:
-        try:
-            return _checksum(self.teacher)
-        except UserError:
-            return "cannot be read"
 
 
 def _checksum(path: str | Path | None) -> str | None:

@@ -10,9 +10,10 @@ from typing import Any
 from vasculome.config import PatchTrainingConfig, RunConfig, StudentConfig, TeacherConfig
 from vasculome.config.segment_models import WITH_CODES
 from vasculome.errors import UserError
+from vasculome.stages.network_card import weights_path
 from vasculome.stages.volume_files import volumes_bytes
 from vasculome.stages.volume_sheet import files_learnt, files_tested, roles_of
-from vasculome.storage.weights import check_weights, shipped
+from vasculome.storage.weights import check_weights
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def check_segmenters(config: RunConfig) -> None:
             continue
         entry = config.models.get(settings.teacher)
         if entry is None:
-            path = teacher_path(settings.teacher)
+            path = weights_path(settings.teacher, "teacher")
             check_teachers_card(settings, path, check_weights(path), where=where)
         elif isinstance(entry, TeacherConfig):
             learnt = files_learnt(roles_of(entry))
@@ -60,11 +61,6 @@ def check_segmenters(config: RunConfig) -> None:
                 where=f"{where}.teacher",
                 fix="name an entry of models with network: teacher",
             )
-
-
-def teacher_path(given: str) -> Path:
-    """Return where weights are: ``shipped`` stands for those that come with vasculome."""
-    return shipped("teacher") if given == "shipped" else Path(given)
 
 
 def check_teachers_card(
