@@ -7,13 +7,13 @@ from pathlib import Path
 
 from vasculome.config import PatchTrainingConfig, StudentConfig, TeacherConfig
 from vasculome.errors import UserError
-from vasculome.models.build import build
 from vasculome.models.student import StudentDesign
 from vasculome.models.teacher import STRIDE, Teacher, TeacherDesign
+from vasculome.stages.network_load import load_network
 from vasculome.stages.teachers import check_teachers_card
 from vasculome.stages.training_volumes import given_patches, rendering_sources
 from vasculome.stages.volume_sheet import roles_of
-from vasculome.storage.weights import card_path, fill, read_weights
+from vasculome.storage.weights import read_card
 from vasculome.training import vessel_scenes
 from vasculome.training.distill import METHODS
 from vasculome.training.patch_source import PatchSource, RenderedPatches
@@ -99,25 +99,17 @@ def read_teacher(path: Path, student: StudentConfig, *, where: str) -> Teacher:
     UserError
         They are missing, damaged or of another network, or it cannot teach this student.
     """
-    tensors, card = read_weights(path)
+    card = read_card(path)
     check_teachers_card(student, path, card, where=where)
-    try:
-        network = build(card["architecture"], card["arguments"])
-    except ValueError as error:
-        raise UserError(
-            f"tells of a network that cannot be built: {error}",
-            where=card_path(path),
-            fix="give weights that this version of vasculome trained",
-        ) from error
+    network = load_network(path, sha256=card["sha256"], device="cpu")
     assert isinstance(network, Teacher)
-    fill(network, tensors, path=path)
     if not network.fine_tuned:
         raise UserError(
             "is a teacher that has seen no labels yet",
             where=path,
             fix="train it with more steps than pretrain_steps",
         )
-    return network.eval()
+    return network
 
 
 def patches_of(settings: PatchTrainingConfig) -> PatchSource:
