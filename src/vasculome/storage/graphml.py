@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vasculome.storage.shards import (
-    TEMPORARY,
-    explained,
-    file_checksum,
-    make_folder,
-    put_in_place,
-    sync_folder,
-)
+from vasculome.storage.shards import appearing, file_checksum
 from vasculome.storage.tables import Columns
 
 _HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n<graphml xmlns="{}">\n'.format(
@@ -46,21 +37,8 @@ def write_graphml(path: Path, *, nodes: Iterable[Columns], edges: Iterable[Colum
     UserError, OSError
         As `vasculome.storage.shards.write_bytes_atomic`.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
-    try:
-        make_folder(path.parent)
-        try:
-            with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                file.writelines(_lines(iter(nodes), iter(edges)))
-                file.flush()
-                os.fsync(file.fileno())
-            put_in_place(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
-    except OSError as error:
-        raise explained(error, path) from error
+    with appearing(path) as file:
+        file.writelines(line.encode() for line in _lines(iter(nodes), iter(edges)))
     return file_checksum(path)
 
 

@@ -1,7 +1,6 @@
 """Files that appear complete or not at all; fences that keep out the writers of dead runs.
 
-Every file of the project comes to its place through :func:`write_bytes_atomic` or
-:func:`put_in_place`.
+Every file of the project comes to its place through :func:`appearing` or :func:`put_in_place`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import google_crc32c
 import tensorstore as ts
@@ -56,12 +55,25 @@ def write_bytes_atomic(path: Path, data: bytes | memoryview) -> None:
     OSError
         Any other fault of the file system; worth a retry.
     """
+    with appearing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def appearing(path: Path) -> Iterator[BinaryIO]:
+    """Within, write a file that is at ``path`` afterwards, and not at all if something is raised.
+
+    Raises as :func:`write_bytes_atomic`.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
         make_folder(path.parent)
         try:
-            _write_synced(temporary, data)
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
             put_in_place(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -183,17 +195,6 @@ def codec_context() -> ts.Context:
             "cache_pool": {"total_bytes_limit": 0},
         }
     )
-
-
-def _write_synced(path: Path, data: bytes | memoryview) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    try:
-        rest = memoryview(data).cast("B")
-        while rest:
-            rest = rest[os.write(handle, rest) :]
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def make_folder(folder: Path) -> None:

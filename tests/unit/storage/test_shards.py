@@ -39,20 +39,24 @@ def test_json_is_readable_and_refuses_nan(tmp_path):
 
 
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-def test_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, fault):
+def test_full_disk_leaves_the_old_file_and_no_other(tmp_path, fault):
     path = tmp_path / "file"
     shards.write_bytes_atomic(path, b"old")
-    write = os.write
-
-    def half_then_fail(handle, data):
-        if len(data) < 10:
-            raise OSError(fault, os.strerror(fault))
-        return write(handle, data[: len(data) // 2])
-
-    monkeypatch.setattr(shards.os, "write", half_then_fail)
-    with pytest.raises(UserError, match=str(path)):
-        shards.write_bytes_atomic(path, b"x" * 1000)
+    with pytest.raises(UserError, match=str(path)), shards.appearing(path) as file:
+        file.write(b"x" * 500)
+        raise OSError(fault, os.strerror(fault))
     assert path.read_bytes() == b"old"
+    assert _files(tmp_path) == ["file"]
+
+
+def test_a_file_is_seen_once_it_is_whole(tmp_path):
+    path = tmp_path / "file"
+    with shards.appearing(path) as file:
+        file.write(b"half")
+        file.flush()
+        assert not path.exists()
+        file.write(b" and half")
+    assert path.read_bytes() == b"half and half"
     assert _files(tmp_path) == ["file"]
 
 
