@@ -8,6 +8,7 @@ volume alone, never from the tiles that workers take: the result is the same how
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -153,24 +154,23 @@ class WindowPlan:
         return [s for s, (a, b) in owned if a < core.stop[axis] and b > core.start[axis]]
 
 
-def seen_voxels(core: Sequence[int], plan: WindowPlan) -> tuple[int, int]:
-    """Return how many voxels a layer of windows around a core has at most, and how many windows.
+def seen_plane_voxels(core: Sequence[int], plan: WindowPlan) -> int:
+    """Return how many voxels of a plane (y, x) the windows around a core see at most.
 
     Parameters
     ----------
     core
-        Shape of a tile, wherever it lies.
+        Shape of a tile, wherever it lies, (z, y, x).
     plan
         Of the volume.
     """
-    edges, counts = [], []
-    for n, length, owned in zip(core, plan.shape, plan.owned, strict=True):
+    edges = []
+    for n, length, owned in list(zip(core, plan.shape, plan.owned, strict=True))[1:]:
         starts, own = np.array(list(owned)), np.array(list(owned.values()))
         # The first window may have a say in no more than the first voxel of the core.
         end = np.searchsorted(own[:, 0], own[:, 1] + n - 1)
-        counts.append(int((end - np.arange(len(end))).max()))
         edges.append(int((starts[end - 1] + length - starts).max()))
-    return plan.shape[0] * edges[1] * edges[2], counts[1] * counts[2]
+    return math.prod(edges)
 
 
 def _starts(n: int, length: int, overlap: int, stride: int, margin: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from vasculome.config import SegmentConfig
 from vasculome.errors import UserError
-from vasculome.models.windows import WindowPlan, seen_voxels
+from vasculome.models.windows import WindowPlan, seen_plane_voxels
 from vasculome.stages import network_card
 from vasculome.stages.network_card import checked_card, weights_path
 from vasculome.stages.segment_memory import (
@@ -194,8 +194,8 @@ def segmenter_bytes(segmenter: Segmenter) -> int:
     depth = min(block[0], plan.shape[0])
     sums = math.prod((depth, *block[1:])) * (4 + 4 + 4 * blends)
     # Planes as they are put together from those of before and those that were read, raw and scaled.
-    layer, _ = seen_voxels(block, plan)
-    seen = layer // plan.shape[0] * (plan.shape[0] + segmenter.planes_together) * (4 + 4 + 4 + 4)
+    planes = plan.shape[0] + segmenter.planes_together
+    seen = seen_plane_voxels(block, plan) * planes * (4 + 4 + 4 + 4)
     # Cut out, stacked, and answered; mirrored, there and back; weights of a window.
     window = 4 + 4 + 4 + (4 + 4) * segmenter.flips
     batch = segmenter.batch_size * (segmenter.window_bytes + window * windows)

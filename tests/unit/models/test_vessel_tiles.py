@@ -17,7 +17,7 @@ from vasculome.geometry import Box, TileGrid
 from vasculome.models.student import Student, StudentDesign
 from vasculome.models.vessel_tiles import vessel_probability
 from vasculome.models.window_sums import WindowSums
-from vasculome.models.windows import WindowPlan, seen_voxels
+from vasculome.models.windows import WindowPlan, seen_plane_voxels
 
 GROUP = StudentDesign(widths=(2, 3), stem_stride=2, norm="group")
 LOCAL = StudentDesign(widths=(3, 4, 5), stem_stride=1, norm="batch")
@@ -89,10 +89,10 @@ def test_windows_of_a_tile_are_all_that_bear_on_it(volume, core, blend):
         mine = {window for layer in layers for window in layer}
         bearing = {w for w in everything if plan.own(w).intersect(tile.core) is not None}
         assert mine == bearing
-        most, windows = seen_voxels(tile.core.shape, plan)
+        most = seen_plane_voxels(tile.core.shape, plan)
         for layer in layers:
-            assert len({w.start[0] for w in layer}) == 1 and len(layer) <= windows
-            assert Box(layer[0].start, layer[-1].stop).size <= most
+            assert len({w.start[0] for w in layer}) == 1
+            assert Box(layer[0].start[1:], layer[-1].stop[1:]).size <= most
 
 
 @pytest.mark.parametrize("blend", ["gaussian", "crop"])
