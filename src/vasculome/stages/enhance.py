@@ -27,8 +27,8 @@ _FILTERS = {"frangi": frangi, "sato": sato}
 
 
 def settings(config: RunConfig) -> tuple[SegmentConfig]:
-    """Return the settings that the output depends on."""
-    return (config.microscopy.segment,)
+    """Return the settings that the output depends on: the least size counts in the mask only."""
+    return (config.microscopy.segment.model_copy(update={"min_object_um3": 0.0}),)
 
 
 def raw_fingerprint(job: Job) -> str | None:

@@ -100,6 +100,18 @@ def test_identity_follows_settings_and_raw_files(brain, tmp_path):
     assert brain.identity() != before
 
 
+def test_another_least_size_of_objects_filters_nothing_again(brain):
+    chosen = brain.config.model_dump(mode="json")
+    chosen["microscopy"]["segment"]["min_object_um3"] = 77.0
+    changed = RunConfig.model_validate(chosen)
+    same = {
+        stage: Job(stage, changed, brain.sample).identity()
+        == Job(stage, brain.config, brain.sample).identity()
+        for stage in ("enhance", "mask")
+    }
+    assert same == {"enhance": True, "mask": False}
+
+
 def test_too_small_a_memory_limit_is_refused_before_anything_is_written(brain):
     compute = brain.config.compute.model_copy(update={"memory_limit_gb": 0.001})
     limited = Job(
