@@ -25,6 +25,7 @@ from vasculome.models.teacher import STRIDE
 from vasculome.models.vessel_tiles import vessel_probability
 from vasculome.models.windows import WindowPlan
 from vasculome.stages.job import load_run
+from vasculome.stages.model_card import metrics_over
 from vasculome.stages.models import chosen_path, folds_path
 from vasculome.stages.network_load import load_network
 from vasculome.stages.segment_recipes import vessel_scene_of
@@ -71,7 +72,7 @@ def cross_validate(*, config: Mapping[str, Any], model: str) -> None:
             "model": model,
             "version": __version__,
             "folds": folds,
-            "metrics_over_folds": _over([fold["metrics"] for fold in folds]),
+            "metrics_over_folds": metrics_over("folds", [fold["metrics"] for fold in folds]),
         },
     )
 
@@ -137,11 +138,3 @@ def _whole(
 def _mean(volumes: Sequence[Mapping[str, Any]]) -> Metrics:
     names = [name for name in volumes[0] if name != "image"]
     return {name: statistics.fmean(volume[name] for volume in volumes) for name in names}
-
-
-def _over(folds: Sequence[Metrics]) -> dict[str, dict[str, float]]:
-    values = {name: [fold[name] for fold in folds] for name in folds[0]}
-    return {
-        name: {"mean": statistics.fmean(v), "sd": statistics.stdev(v), "folds": len(v)}
-        for name, v in values.items()
-    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from vasculome import __version__
 from vasculome.stages.job import load_run
@@ -29,7 +29,7 @@ def write_model_card(*, config: Mapping[str, Any], model: str) -> None:
     manifests = [read_training(training) for training in done]
     scores = [manifest["summary"]["metrics"]["score"] for manifest in manifests]
     chosen = done[scores.index(max(scores))]
-    seeds = over_seeds([manifest["summary"]["metrics"] for manifest in manifests])
+    seeds = metrics_over("seeds", [manifest["summary"]["metrics"] for manifest in manifests])
     card = read_card(chosen.weights_path)
     told = {"metrics_over_seeds": seeds, "seeds": [training.seed for training in done]}
     content = copy_weights(chosen.weights_path, chosen_path(run.results, model), told)
@@ -49,14 +49,16 @@ def write_model_card(*, config: Mapping[str, Any], model: str) -> None:
     )
 
 
-def over_seeds(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, Any]]:
-    """Return mean and standard deviation of each metric; of a single seed there is none."""
+def metrics_over(
+    what: Literal["seeds", "folds"], metrics: Sequence[Mapping[str, float | None]]
+) -> dict[str, dict[str, Any]]:
+    """Return mean and standard deviation of each metric, and of how many; one has no deviation."""
     found: dict[str, dict[str, Any]] = {}
     for name in metrics[0]:
         values = [m[name] for m in metrics if m[name] is not None]
         found[name] = {
             "mean": statistics.fmean(values) if values else None,
             "sd": statistics.stdev(values) if len(values) > 1 else None,
-            "seeds": len(values),
+            what: len(values),
         }
     return found

@@ -20,7 +20,7 @@ from vasculome.models.bubble_net import BubbleNetDesign
 from vasculome.models.site_finder import SiteFinder, SiteFinderDesign
 from vasculome.models.stulm import StulmDesign
 from vasculome.stages.job import load_run
-from vasculome.stages.model_card import over_seeds, write_model_card
+from vasculome.stages.model_card import metrics_over, write_model_card
 from vasculome.stages.models import training_of, trainings
 from vasculome.stages.recipes import plan_of, recipe_of, scene_of
 from vasculome.stages.train import train_model
@@ -100,7 +100,7 @@ def test_the_card_of_a_network_tells_of_all_seeds(tmp_path):
 
 def test_means_and_spread_over_seeds():
     values = [0.5, 0.7, 0.9]
-    found = over_seeds([{"score": v, "rmse": None if v == 0.5 else v} for v in values])
+    found = metrics_over("seeds", [{"score": v, "rmse": None if v == 0.5 else v} for v in values])
     assert found["score"]["mean"] == pytest.approx(0.7)
     assert found["score"]["sd"] == pytest.approx(statistics.stdev(values))
     assert found["rmse"] == {
@@ -108,7 +108,7 @@ def test_means_and_spread_over_seeds():
         "sd": pytest.approx(math.sqrt(0.02)),
         "seeds": 2,
     }
-    assert over_seeds([{"score": 0.5}])["score"] == {"mean": 0.5, "sd": None, "seeds": 1}
+    assert metrics_over("seeds", [{"score": 0.5}])["score"] == {"mean": 0.5, "sd": None, "seeds": 1}
 
 
 def test_other_settings_begin_anew_and_other_machines_do_not(tmp_path):
