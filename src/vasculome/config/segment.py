@@ -36,7 +36,8 @@ class SegmentNetworkConfig(Settings):
         "gaussian",
         description="gaussian: overlapping windows are averaged, the middle of each counting most; "
         "crop: each says what is in its middle; exact: with so wide a margin that the result is "
-        "that of the network on the whole volume, for students with norm: batch.",
+        "that of the network on the whole volume, for students with norm: batch; window and "
+        "overlap do not count then.",
     )
     flips: bool = Field(
         False,
