@@ -84,10 +84,6 @@ class StudentDesign:
         return reach + (step if self.stem_stride == 2 else 0)
 
 
-FULL_RESOLUTION = StudentDesign(widths=(5, 10, 20, 40), stem_stride=1)
-"""Thinner at the coarse levels, and ten times the work, but capillaries of one voxel survive."""
-
-
 @dataclass(frozen=True)
 class StudentAnswer:
     """What the student says of a batch of patches.

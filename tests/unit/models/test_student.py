@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from vasculome.models.build import build
-from vasculome.models.student import FULL_RESOLUTION, Student, StudentDesign
+from vasculome.models.student import Student, StudentDesign
 
 CONCATENATED = StudentDesign((4, 6, 20, 40), skip="concatenate")
+FULL_RESOLUTION = StudentDesign((5, 10, 20, 40), stem_stride=1)
 
 
 def _work_of(network, shape):

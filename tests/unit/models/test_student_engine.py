@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vasculome.models.student import FULL_RESOLUTION, Student, StudentDesign
+from vasculome.models.student import Student, StudentDesign
 from vasculome.models.student_engine import StudentEngine
 
 
@@ -40,7 +40,12 @@ DESIGNS = [
 
 @pytest.mark.parametrize(
     "design",
-    [*DESIGNS, FULL_RESOLUTION, StudentDesign(gamma=0.5), StudentDesign(gamma=0.7)],
+    [
+        *DESIGNS,
+        StudentDesign((5, 10, 20, 40), stem_stride=1),
+        StudentDesign(gamma=0.5),
+        StudentDesign(gamma=0.7),
+    ],
     ids=str,
 )
 def test_it_says_what_torch_says(design):
