@@ -1,8 +1,9 @@
 """The vessel-pattern codebook: features become the nearest of a few learnt vectors.
 
 VpbSD, equations 2, 3, 8 and 9 (after van den Oord et al. 2017, VQ-VAE, and Baevski et al. 2020,
-vq-wav2vec). Dead codes begin again from features at hand, which the paper leaves open; at first all
-codes are dead.
+vq-wav2vec). Which codes there are at first, and what becomes of those that nothing chooses, the
+paper leaves open. Here features pass as they are until codes begin as some of them, and dead codes
+begin again from features at hand.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ minus the distance, as equation 8 of VpbSD prints it. Where features lie closer 
 they do in the beginning, by the last two any code is drawn almost as often as the nearest, and the
 network learns to do without codes. Afterwards the nearest code is the same."""
 
-_KEEP = 0.99
+_KEEP = 0.9
 """Of the mean share of codes, from one batch to the next."""
 
 _TINY = 1e-12
 
 _DEAD = 0.1
-"""Part of an even share below which a code is dead: not chosen in the last 230 batches."""
+"""Part of an even share below which a code is dead: not chosen in the last 22 batches."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,14 @@ class Codebook(nn.Module):
         self.restarted = 0
         self.codes = nn.Parameter(torch.randn(n_codes, width))
         self.commitment = commitment
-        # Nothing has been chosen yet: the first features take the place of codes drawn at random,
-        # which may lie so far away that all features would have the same nearest one.
+        # Nothing has been chosen yet, nor should be: of codes drawn at random, which may lie far
+        # away, all features would have the same nearest one.
         self.register_buffer("share", torch.zeros(n_codes))
+
+    @property
+    def begun(self) -> bool:
+        """Whether codes stand for features; before :meth:`restart_dead` none does."""
+        return bool(self.share.any())
 
     def forward(
         self,
@@ -133,11 +139,15 @@ class Codebook(nn.Module):
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, not {temperature}")
         rows = x.movedim(1, -1).reshape(-1, x.shape[1])
-        learning = learning and self.training
+        learning = learning and self.training and self.begun
         if learning:
             # Before the codes are used: what autograd holds must not change any more.
-            self.restarted += self.restart_dead(rows.detach(), generator=generator)
+            revived = self.restart_dead(rows.detach(), generator=generator)
         scores = -squared_distances(rows, self.codes)
+        if learning:
+            # Not yet those that are features of this very batch: nothing would be lost by them, and
+            # the network would learn to do without codes that stand for anything else.
+            scores = scores.index_fill(1, revived, -math.inf)
         if self.scores == "distance":
             # The root has no gradient at 0.
             scores = -(_TINY - scores).sqrt()
@@ -150,6 +160,9 @@ class Codebook(nn.Module):
         else:
             index = scores.argmax(1)
             chosen = self.codes[index].detach() + (rows - rows.detach())
+        loss = codebook_loss(rows, self.codes[index], commitment=self.commitment)
+        if not self.begun:
+            chosen, loss = rows, rows.new_zeros(())
         counts = torch.bincount(index, minlength=len(self.codes))
         if learning:
             self.share.lerp_(counts / counts.sum(), 1 - _KEEP)
@@ -157,13 +170,15 @@ class Codebook(nn.Module):
         return Quantized(
             chosen.reshape(*grid, -1).movedim(-1, 1),
             index.reshape(grid),
-            codebook_loss(rows, self.codes[index], commitment=self.commitment),
+            loss,
             perplexity(counts),
         )
 
     @torch.no_grad()
-    def restart_dead(self, rows: Tensor, *, generator: torch.Generator | None = None) -> int:
-        """Put features in the place of codes that are hardly chosen any more; return how many.
+    def restart_dead(self, rows: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Put features in the place of codes that are hardly chosen any more; return which, (k,).
+
+        At first that is all of them.
 
         Parameters
         ----------
@@ -173,14 +188,13 @@ class Codebook(nn.Module):
             Of what is drawn; None: torch's.
         """
         dead = torch.nonzero(self.share < _DEAD / len(self.share))[:, 0]
-        if not len(dead):
-            return 0
         # On the processor whatever the device, so that a seed draws the same everywhere.
         order = torch.randperm(len(rows), generator=generator)[: len(dead)].to(rows.device)
         revived = dead[: len(order)]
         self.codes[revived] = rows[order].to(self.codes.dtype)
         self.share[revived] = 1 / len(self.share)
-        return len(revived)
+        self.restarted += len(revived)
+        return revived
 
 
 def squared_distances(rows: Tensor, codes: Tensor) -> Tensor:

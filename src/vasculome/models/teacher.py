@@ -6,7 +6,10 @@ features by a 1×1 convolution, replaced by codes, and brought back up.
 
 Only the coarsest level goes through the codes. As in Swin UNETR the decoder also sees the finer
 levels and the image itself by skip connections, in pretraining too, so that an image can be built
-well with codes that say little: the reconstruction error does not measure them.
+well with codes that say little: the reconstruction error does not measure them, and teaches them
+nothing. The more so as MONAI normalizes each channel of what comes from them over the patch, so
+that what all voxels of a patch share is lost. So the codes alone are also to tell a coarse image,
+which the paper does not have.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from vasculome.models.gamma import corrected
 
 STRIDE = 32
 """Voxels that patches are multiples of along each axis."""
+
+COARSE = 8
+"""Edge, in voxels, of what the codes tell the mean intensity of."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +120,16 @@ class TeacherAnswer:
     image
         The images themselves, as they are built from the codes and from the skip connections,
         (N, 1, z, y, x).
+    coarse
+        Mean intensities of cubes of :data:`COARSE` voxels, from the codes alone,
+        (N, 1, z/8, y/8, x/8).
     encoded
-        What both are built from, beside the images.
+        What all are built from, beside the images.
     """
 
     logits: Tensor
     image: Tensor
+    coarse: Tensor
     encoded: Encoded
 
 
@@ -149,6 +159,8 @@ class Teacher(nn.Module):
         self.codebook = Codebook(design.n_codes, design.student_width, scores=design.code_scores)
         self.widen = nn.Conv3d(design.student_width, design.encoded_width, 1)
         self.image_head = nn.Conv3d(design.feature_size, 1, 1)
+        per_code = STRIDE // COARSE
+        self.coarse_head = nn.ConvTranspose3d(design.student_width, 1, per_code, stride=per_code)
         self.register_buffer("fine_tuned", torch.tensor(False))
 
     @property
@@ -183,6 +195,15 @@ class Teacher(nn.Module):
         quantized = self.codebook(aligned, learning=learning, temperature=temperature)
         return Encoded(levels, aligned, quantized)
 
+    def keep_codes(self) -> None:
+        """Leave the transformer and the codes as they are; all else goes on learning."""
+        for kept in (self.swin.swinViT, self.align, self.codebook, self.coarse_head):
+            kept.requires_grad_(False)
+
+    def coarse(self, x: Tensor) -> Tensor:
+        """Return what the codes alone are to tell of images, (N, 1, z/8, y/8, x/8)."""
+        return nn.functional.avg_pool3d(corrected(x, self.design.gamma), COARSE)
+
     def forward(
         self, x: Tensor, *, learning: bool = False, temperature: float = 1.0
     ) -> TeacherAnswer:
@@ -196,4 +217,5 @@ class Teacher(nn.Module):
         y = swin.decoder3(y, swin.encoder3(levels[1]))
         y = swin.decoder2(y, swin.encoder2(levels[0]))
         y = swin.decoder1(y, swin.encoder1(corrected(x, self.design.gamma)))
-        return TeacherAnswer(swin.out(y), self.image_head(y), encoded)
+        coarse = self.coarse_head(encoded.quantized.features)
+        return TeacherAnswer(swin.out(y), self.image_head(y), coarse, encoded)

@@ -1,9 +1,13 @@
 """How the teacher learns: images first, which it builds with codes, then labels.
 
-VpbSD, section 3.3: reconstruction + 0.1 × codebook loss, then Dice. The paper does not say what
-becomes of the codes in the second part, in which it hardly changes the network (learning rate
-1e-5). Here the codebook loss stays, so that features do not leave the codes that are to stand for
-them; which codes there are was learnt from images alone.
+VpbSD, section 3.3: reconstruction + 0.1 × codebook loss, then Dice. Beyond the paper, codes alone
+tell a coarse image (see :mod:`vasculome.models.teacher`), and begin as features after a third of
+the first part, when features already differ.
+
+In the second part the paper hardly changes the network (learning rate 1e-5). At rates at which a
+short training learns to segment, features leave the codes that are to stand for them, and soon all
+have the same: so the transformer and the codes stay what images have made of them, and the rest
+learns.
 """
 
 from __future__ import annotations
@@ -31,11 +35,17 @@ from vasculome.training.segment_scores import SCORES, probability_of, score_of
 
 log = logging.getLogger(__name__)
 
-_LOG_EVERY = 100
+_LOG_EVERY = 10
 """Steps: as many batches as the shares of the codes are a mean over."""
 
 CODEBOOK_WEIGHT = 0.1
 """α of equation 4."""
+
+COARSE_WEIGHT = 1.0
+"""Of the squared error of the coarse image."""
+
+_BEGIN_CODES = 1 / 3
+"""Part of pretraining after which features are codes."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +87,11 @@ class TeacherRecipe:
         return PatchBatch(images, torch.zeros_like(images, dtype=torch.bool))
 
     def loss(self, network: nn.Module, batch: PatchBatch, step: int) -> Tensor:
-        """Return the loss of a batch: on images (equation 4) or labels (7), and of codes (9)."""
+        """Return the loss of a batch: on images and codes (equation 4), or on labels (7)."""
         assert isinstance(network, Teacher)
         batch = batch.to(next(network.parameters()).device)
+        if step == math.floor(_BEGIN_CODES * self.pretrain_steps) and self.pretrain_steps:
+            self._begin_codes(network)
         if step < self.pretrain_steps:
             temperature = gumbel_temperature(step / self.pretrain_steps)
             answer = network(batch.images, learning=True, temperature=temperature)
@@ -93,18 +105,32 @@ class TeacherRecipe:
             built = losses.reconstruction_loss(
                 answer.image, batch.images, error=self.reconstruction
             )
-            return built + CODEBOOK_WEIGHT * answer.encoded.quantized.loss
+            told = nn.functional.mse_loss(answer.coarse, network.coarse(batch.images))
+            codes = CODEBOOK_WEIGHT * answer.encoded.quantized.loss
+            return built + codes + COARSE_WEIGHT * told
+        if network.codebook.begun:
+            network.keep_codes()
         network.fine_tuned.fill_(True)
         answer = network(batch.images)
-        loss = losses.labels_loss(answer.logits, batch.masks, cldice=self.cldice)
-        return loss + CODEBOOK_WEIGHT * answer.encoded.quantized.loss
+        return losses.labels_loss(answer.logits, batch.masks, cldice=self.cldice)
+
+    @torch.no_grad()
+    def _begin_codes(self, network: Teacher) -> None:
+        """Let codes begin as features of as many images as it takes."""
+        device = next(network.parameters()).device
+        rows: list[Tensor] = []
+        while sum(map(len, rows)) < self.design.n_codes:
+            x = images_of([self.source.unlabelled(len(rows))]).to(device)
+            rows.append(network.encode(x).aligned[0].flatten(1).T)
+        network.codebook.restart_dead(torch.cat(rows))
 
     def score(self, network: nn.Module) -> dict[str, float]:
         """Return what `score_of` does, and the use of the codebook.
 
         ``perplexity`` is of the codes of the validation patches, of which there are one for 32³
         voxels: it cannot be above their number. ``training_perplexity`` is of those that were
-        drawn in the last hundred or so batches of pretraining.
+        drawn in the last ten or so batches of pretraining. ``coarse_error`` is the part of the
+        variance of coarse images that codes do not tell: 1 is as good as their mean.
 
         Before labels have been shown the score is the reconstruction error below zero: whatever
         comes after is better.
@@ -112,7 +138,7 @@ class TeacherRecipe:
         assert isinstance(network, Teacher)
         device = next(network.parameters()).device
         counts = torch.zeros(self.design.n_codes, device=device)
-        errors, said = [], []
+        errors, said, told, coarse = [], [], [], []
         for image, _ in self._validation:
             x = images_of([image]).to(device)
             answer = network(x)
@@ -120,12 +146,15 @@ class TeacherRecipe:
             counts += torch.bincount(used, minlength=len(counts))
             off = losses.reconstruction_loss(answer.image, x, error=self.reconstruction)
             errors.append(float(off))
+            told.append(answer.coarse.flatten())
+            coarse.append(network.coarse(x).flatten())
             said.append(probability_of(answer.logits))
-        error = sum(errors) / len(errors)
+        error, truth = sum(errors) / len(errors), torch.cat(coarse)
         found = {
             "perplexity": float(perplexity(counts)),
             "training_perplexity": float(perplexity(network.codebook.share)),
             "reconstruction_error": error,
+            "coarse_error": float(nn.functional.mse_loss(torch.cat(told), truth) / truth.var()),
         }
         if not network.fine_tuned:
             return {**dict.fromkeys(SCORES, math.nan), "score": -error, **found}

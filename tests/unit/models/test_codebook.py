@@ -68,15 +68,33 @@ def test_relative_draws_are_those_of_a_mixture_of_gaussians_at_any_scale(scale):
     assert np.allclose(found, odds / odds.sum(), atol=0.012)
 
 
-def test_the_first_features_become_codes():
+def test_features_pass_as_they_are_until_codes_begin_as_some_of_them():
     torch.manual_seed(0)
-    book = Codebook(40, 4)
+    book = Codebook(8, 4)
     x = 30 + 0.1 * torch.randn(1, 4, 2, 2, 2)
     said = book(x, learning=True)
-    assert book.restarted == 8
-    assert float(said.perplexity) == pytest.approx(8)
-    assert float(said.loss.detach()) < 1e-9
-    torch.testing.assert_close(said.features, x)
+    assert torch.equal(said.features, x) and float(said.loss) == 0
+    assert torch.equal(book.eval()(x).features, x)
+    assert not book.begun and book.restarted == 0
+    rows = x[0].flatten(1).T
+    assert sorted(book.restart_dead(rows).tolist()) == list(range(8))
+    assert book.begun and book.restarted == 8
+    said = book.train()(x, learning=True)
+    assert float(said.loss.detach()) == pytest.approx(0, abs=1e-2)
+    torch.testing.assert_close(book.eval()(x).features, x)
+
+
+def test_codes_that_begin_again_do_not_stand_for_the_features_they_begin_as():
+    torch.manual_seed(0)
+    book = Codebook(6, 2)
+    with torch.no_grad():
+        book.share.copy_(torch.tensor([0.5, 0.0, 0.25, 0.0, 0.2, 0.05]))
+    x = 40 + torch.randn(1, 2, 2, 2, 2)
+    said = book(x, learning=True)
+    assert {1, 3}.isdisjoint(said.index.flatten().tolist())
+    assert float(said.loss.detach()) > 100
+    # From the next batch on they do, and are much nearer than all others.
+    assert set(book(x, learning=True).index.flatten().tolist()) <= {1, 3}
 
 
 def test_restarts_are_counted():
@@ -122,7 +140,7 @@ def test_gradients_reach_features_and_codes_while_codes_are_learnt():
 
 
 def test_afterwards_gradients_go_straight_past_the_codes():
-    book = Codebook(8, 4)
+    book = _book(torch.randn(8, 4))
     x = torch.randn(1, 4, 3, 3, 3, requires_grad=True)
     weight = torch.randn(1, 4, 3, 3, 3)
     said = book(x)
@@ -153,8 +171,8 @@ def test_dead_codes_begin_again_from_features_the_same_for_a_seed():
         count = book.restart_dead(rows, generator=torch.Generator().manual_seed(seed))
         return count, book.codes.detach(), book.share, rows
 
-    count, codes, share, rows = revived(3)
-    assert count == 2
+    which, codes, share, rows = revived(3)
+    assert which.tolist() == [1, 3]
     assert torch.equal(codes[[0, 2, 4, 5]], torch.arange(12.0).reshape(6, 2)[[0, 2, 4, 5]])
     found = [int(torch.nonzero((rows == code).all(1))) for code in codes[[1, 3]]]
     assert len(set(found)) == 2

@@ -16,9 +16,11 @@ SHAPE = (1, 1, 64, 32, 32)
 
 
 @pytest.fixture(scope="module")
-def teacher():
+def teacher(images):
     torch.manual_seed(0)
-    return Teacher(TINY)
+    teacher = Teacher(TINY)
+    teacher.codebook.restart_dead(teacher.encode(images).aligned[0].flatten(1).T.detach())
+    return teacher
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def test_the_size_is_that_of_the_paper_and_the_small_one_is_a_processors(monkeyp
     linspace = torch.linspace
     monkeypatch.setattr(torch, "linspace", lambda *a, **k: linspace(*a, **k, device="cpu"))
     # The paper has 63.98 M; 62.19 M are MONAI's network, the rest is what we know of.
-    aligned = 768 * 44 + 44 + 44 * 768 + 768 + 512 * 44 + 48 + 1
+    aligned = 768 * 44 + 44 + 44 * 768 + 768 + 512 * 44 + 48 + 1 + 44 * 64 + 1
     assert _parameters(TeacherDesign()) == 62_186_659 + aligned
     assert _parameters(TeacherDesign()) == pytest.approx(63.98e6, rel=0.03)
     assert _parameters(SMALL) == pytest.approx(4.0e6, rel=0.02)
@@ -46,6 +48,7 @@ def test_answers_have_their_shapes(teacher, images):
     with torch.no_grad():
         answer = teacher.eval()(images)
     assert answer.logits.shape == answer.image.shape == SHAPE
+    assert answer.coarse.shape == teacher.coarse(images).shape == (1, 1, 8, 4, 4)
     encoded = answer.encoded
     assert [level.shape[1] for level in encoded.levels] == [12, 24, 48, 96, 192]
     assert encoded.deepest.shape == (1, TINY.encoded_width, 2, 1, 1)
@@ -84,6 +87,21 @@ def test_labels_teach_the_encoder_past_the_codes_which_stay(teacher, images):
     answer = teacher(images, learning=True)
     (answer.image.square().mean() + answer.encoded.quantized.loss).backward()
     assert float(teacher.codebook.codes.grad.abs().sum()) > 0
+
+
+def test_the_coarse_image_is_told_by_codes_alone_voxel_for_voxel(teacher, images):
+    teacher.eval()
+    with torch.no_grad():
+        answer = teacher(images)
+        known = teacher.coarse_head.weight[:, 0], teacher.coarse_head.bias
+        codes = answer.encoded.quantized.features[0, :, :, 0, 0]
+        told = torch.einsum("dz,dabc->zabc", codes, known[0]) + known[1]
+    torch.testing.assert_close(answer.coarse[0, 0], told.reshape(8, 4, 4))
+    flat = torch.full(SHAPE, 0.25)
+    flat[:, :, :8, :8, :8] = 0.5
+    expected = torch.full((1, 1, 8, 4, 4), 0.25)
+    expected[..., 0, 0, 0] = 0.5
+    torch.testing.assert_close(teacher.coarse(flat), expected)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 48, 32, 64), (1, 2, 64, 32, 32), (1, 1, 32, 32, 32)])

@@ -140,7 +140,7 @@ def vars_of(recipe):
 def taught(tmp_path_factory):
     """A teacher after a step with images and one with labels, and what was seen on the way."""
     source = TinyPatches((64, 32, 32))
-    recipe = TeacherRecipe(TEACHER, source, 1, batch_size=1, validation_patches=1)
+    recipe = TeacherRecipe(TEACHER, source, 1, batch_size=1, validation_patches=2)
     plan = Plan(2, 1e-3, restart=(1, 1e-4), decay_to=0.5, validate_every=1, ahead=0)
     network, record = train(recipe, plan, folder=tmp_path_factory.mktemp("teacher"), seed=0)
     return recipe, network, record, source
@@ -148,16 +148,21 @@ def taught(tmp_path_factory):
 
 def test_a_teacher_sees_images_first_then_labels(taught):
     recipe, network, record, source = taught
-    assert [split for split, _ in source.asked if split != "validation"] == [
-        "unlabelled",
-        "labelled",
+    # Two images to learn from and for codes to begin as: there are four, and two for each image.
+    assert [asked for asked in source.asked if asked[0] != "validation"] == [
+        ("unlabelled", 0),
+        ("unlabelled", 0),
+        ("unlabelled", 1),
+        ("labelled", 1),
     ]
+    assert network.codebook.begun
     assert network.fine_tuned and record.best_step == 2
     before, after = record.metrics
     assert before["score"] < 0 <= after["score"]
     assert before.keys() == after.keys() and math.isnan(before["cldice"])
     assert 1 <= after["perplexity"] <= 4
     assert 1 <= after["training_perplexity"] <= 4
+    assert after["coarse_error"] > 0
     assert recipe.pretrain_steps == 1
 
 
@@ -181,24 +186,45 @@ def test_the_parts_of_its_loss(taught):
     images, labels = recipe.batch(0), recipe.batch(1)
     assert not images.masks.any() and labels.masks.any()
     torch.manual_seed(5)
-    found = float(recipe.loss(network.train(), images, 0).detach())
+    # Codes begin as features after a third of the images; until then features pass as they are.
+    early = replace(recipe, pretrain_steps=6)
+    early.loss(network.train(), images, 1)
+    assert not network.codebook.begun
+    early.loss(network, images, 2)
+    assert network.codebook.begun
+    torch.manual_seed(5)
+    found = float(early.loss(network, images, 3).detach())
     network.codebook.share.fill_(1 / 4)
     torch.manual_seed(5)
     with torch.no_grad():
-        answer = network(images.images, learning=True, temperature=1.0)
+        answer = network(images.images, learning=True, temperature=10**-0.5)
         expected = (answer.image - images.images).square().mean()
         expected = expected + 0.1 * answer.encoded.quantized.loss
+        expected = expected + (answer.coarse - network.coarse(images.images)).square().mean()
     assert found == pytest.approx(float(expected), rel=1e-4)
     assert not network.fine_tuned
     with torch.no_grad():
         answer = network(labels.images)
         dice = losses.dice_loss(answer.logits, labels.masks)
         both = 0.8 * dice + 0.2 * losses.soft_cldice_loss(answer.logits, labels.masks)
-        codes = 0.1 * answer.encoded.quantized.loss
     other = replace(recipe, cldice=0.2)
-    for own, expected in ((recipe, dice + codes), (other, both + codes)):
+    for own, expected in ((recipe, dice), (other, both)):
         found = float(own.loss(network, labels, 1).detach())
         assert found == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_labels_leave_the_transformer_and_the_codes_as_images_have_made_them(taught):
+    recipe = replace(taught[0], pretrain_steps=1)
+    kept = ("swin.swinViT.", "align.", "codebook.", "coarse_head.")
+    for pretrained in (True, False):
+        network = Teacher(TEACHER).train()
+        if pretrained:
+            recipe.loss(network, recipe.batch(0), 0)
+        recipe.loss(network, recipe.batch(1), 1).backward()
+        learnt = {name for name, p in network.named_parameters() if p.grad is not None}
+        assert any(name.startswith("swin.encoder1.") for name in learnt)
+        assert any(name.startswith("swin.decoder5.") for name in learnt)
+        assert any(name.startswith(kept) for name in learnt) is not pretrained
 
 
 def test_a_real_teacher_teaches(taught):
