@@ -12,7 +12,9 @@ from vasculome.models.windows import WindowPlan
 from vasculome.storage.weights import fill, read_weights, shipped, shipped_weights
 
 SHAPE = (64, 96, 96)
-SEGMENTERS = ("student",)
+# How much of the dark may be taken for vessels: the teacher has learnt from few patches, and sees
+# more in noise.
+SEGMENTERS = {"student": 0.01, "teacher": 0.03}
 
 
 @pytest.fixture(scope="module", params=SEGMENTERS)
@@ -21,7 +23,7 @@ def segmenter(request):
     tensors, card = read_weights(path)
     network = build(card["architecture"], card["arguments"])
     fill(network, tensors, path=path)
-    return network.eval(), card["metrics"]["threshold"]
+    return network.eval(), card["metrics"]["threshold"], SEGMENTERS[request.param]
 
 
 def _vessels():
@@ -32,7 +34,7 @@ def _vessels():
 
 
 def _mask(segmenter, light, *, photons, seed):
-    network, threshold = segmenter
+    network, threshold, _ = segmenter
     rng = np.random.default_rng(seed)
     seen = rng.poisson(photons * (0.1 + light)).astype(np.float32)
     low, high = seen.min(), np.percentile(seen, 99.5)
@@ -49,7 +51,7 @@ def test_tubes_are_found_whole_and_nothing_else(segmenter, photons):
     distance, light = _vessels()
     mask = _mask(segmenter, light, photons=photons, seed=0)
     assert mask[distance < 1.5].mean() > 0.98
-    assert mask[distance > 8].mean() < 0.01
+    assert mask[distance > 8].mean() < segmenter[2]
 
 
 def test_all_weights_fit_in_what_the_package_may_weigh():
