@@ -287,7 +287,10 @@ def test_a_run_killed_five_times_ends_with_the_same_bytes(brain, whole_brain, tm
 
     printed = _finish(command)
     assert re.search(rf"waiting for process \d+, which works on {run.results}/", printed)
-    assert _written_again(shards, _shards(store)) == set(), "an orphan's work is not lost"
+    # The orphan itself may have been at shards that an earlier kill had left without a record.
+    again = _written_again(shards, _shards(store))
+    assert not again & proven, "an orphan's work is not lost"
+    assert len(again) <= WORKERS
     assert _from_before(run, "enhance") == TILES
     assert run.checksums() == whole_brain.checksums()
     run.wait_until_alone()
