@@ -111,7 +111,7 @@ class Codebook(nn.Module):
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Quantized:
-        """Return the code of each feature.
+        """Return the code of each feature; before codes have begun, the feature as it is.
 
         While the codes are learnt they are drawn (Gumbel-softmax: the hard choice forwards, the
         soft one backwards) and dead ones begin again. Otherwise, and in evaluation, each is the
@@ -139,7 +139,10 @@ class Codebook(nn.Module):
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, not {temperature}")
         rows = x.movedim(1, -1).reshape(-1, x.shape[1])
-        learning = learning and self.training and self.begun
+        if not self.begun:
+            none = rows.new_zeros(())
+            return Quantized(x, none.long().expand(x.shape[0], *x.shape[2:]), none, none + 1)
+        learning = learning and self.training
         if learning:
             # Before the codes are used: what autograd holds must not change any more.
             revived = self.restart_dead(rows.detach(), generator=generator)
@@ -160,9 +163,6 @@ class Codebook(nn.Module):
         else:
             index = scores.argmax(1)
             chosen = self.codes[index].detach() + (rows - rows.detach())
-        loss = codebook_loss(rows, self.codes[index], commitment=self.commitment)
-        if not self.begun:
-            chosen, loss = rows, rows.new_zeros(())
         counts = torch.bincount(index, minlength=len(self.codes))
         if learning:
             self.share.lerp_(counts / counts.sum(), 1 - _KEEP)
@@ -170,7 +170,7 @@ class Codebook(nn.Module):
         return Quantized(
             chosen.reshape(*grid, -1).movedim(-1, 1),
             index.reshape(grid),
-            loss,
+            codebook_loss(rows, self.codes[index], commitment=self.commitment),
             perplexity(counts),
         )
 

@@ -4,9 +4,9 @@ VpbSD, section 3.3: reconstruction + 0.1 × codebook loss, then Dice. Beyond the
 tell a coarse image (see :mod:`vasculome.models.teacher`), and begin as features after a third of
 the first part, when features already differ.
 
-In the second part the paper hardly changes the network (learning rate 1e-5). At rates at which a
-short training learns to segment, features leave the codes that are to stand for them, and soon all
-have the same: so the transformer and the codes stay what images have made of them, and the rest
+In the second part the paper hardly changes the network (learning rate 1e-5). At the rates at which
+a short training learns to segment, features would leave the codes that are to stand for them, and
+soon all have the same: so the transformer and the codes stay what images have made of them, and the rest
 learns.
 """
 
@@ -35,8 +35,8 @@ from vasculome.training.segment_scores import SCORES, probability_of, score_of
 
 log = logging.getLogger(__name__)
 
-_LOG_EVERY = 10
-"""Steps: as many batches as the shares of the codes are a mean over."""
+_LOG_EVERY = 50
+"""Steps."""
 
 CODEBOOK_WEIGHT = 0.1
 """α of equation 4."""
@@ -90,17 +90,18 @@ class TeacherRecipe:
         """Return the loss of a batch: on images and codes (equation 4), or on labels (7)."""
         assert isinstance(network, Teacher)
         batch = batch.to(next(network.parameters()).device)
-        if step == math.floor(_BEGIN_CODES * self.pretrain_steps) and self.pretrain_steps:
-            self._begin_codes(network)
+        codebook = network.codebook
         if step < self.pretrain_steps:
+            if not codebook.begun and step + 1 > _BEGIN_CODES * self.pretrain_steps:
+                self._begin_codes(network)
             temperature = gumbel_temperature(step / self.pretrain_steps)
             answer = network(batch.images, learning=True, temperature=temperature)
-            if (step + 1) % _LOG_EVERY == 0:
+            if codebook.begun and (step + 1) % _LOG_EVERY == 0:
                 log.info(
                     "step %d: perplexity of the codes lately drawn %.1f, restarted %d",
                     step + 1,
-                    float(perplexity(network.codebook.share)),
-                    network.codebook.restarted,
+                    float(perplexity(codebook.share)),
+                    codebook.restarted,
                 )
             built = losses.reconstruction_loss(
                 answer.image, batch.images, error=self.reconstruction
@@ -108,7 +109,7 @@ class TeacherRecipe:
             told = nn.functional.mse_loss(answer.coarse, network.coarse(batch.images))
             codes = CODEBOOK_WEIGHT * answer.encoded.quantized.loss
             return built + codes + COARSE_WEIGHT * told
-        if network.codebook.begun:
+        if codebook.begun:
             network.keep_codes()
         network.fine_tuned.fill_(True)
         answer = network(batch.images)
