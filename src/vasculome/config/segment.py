@@ -62,9 +62,9 @@ class SegmentConfig(Settings):
 
     segmenter: Segmenter = Field(
         "frangi",
-        description="frangi, sato: vesselness filters; student, teacher: the networks that "
-        "come with vasculome; or the path of a .safetensors file that the target `models` wrote, "
-        "with its card beside it.",
+        description="frangi, sato: vesselness filters; student, teacher: the networks that come "
+        "with vasculome; or the path of a .safetensors file that the target `models` wrote, with "
+        "its card beside it.",
     )
     scales_um: tuple[PositiveFloat, ...] = Field(
         (3.0, 6.0, 10.0),

@@ -7,7 +7,7 @@ features by a 1×1 convolution, replaced by codes, and brought back up.
 Only the coarsest level goes through the codes. As in Swin UNETR the decoder also sees the finer
 levels and the image itself by skip connections, in pretraining too, so that an image can be built
 well with codes that say little: the reconstruction error does not measure them, and teaches them
-nothing. The more so as MONAI normalizes each channel of what comes from them over the patch, so
+little. The more so as MONAI normalizes each channel of what comes from them over the patch, so
 that what all voxels of a patch share is lost. So the codes alone are also to tell a coarse image,
 which the paper does not have.
 """
