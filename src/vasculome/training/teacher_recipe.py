@@ -6,8 +6,8 @@ the first part, when features already differ.
 
 In the second part the paper hardly changes the network (learning rate 1e-5). At the rates at which
 a short training learns to segment, features would leave the codes that are to stand for them, and
-soon all have the same: so the transformer and the codes stay what images have made of them, and the rest
-learns.
+soon all have the same: so the transformer and the codes stay what images have made of them, and
+the rest learns.
 """
 
 from __future__ import annotations
