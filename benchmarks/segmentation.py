@@ -2,12 +2,13 @@
 
 Tables like 1 and 3 of the VpbSD paper, on rendered patches of vessels that no network has learnt
 from, and on a real volume with a label where there is one (``--image``, ``--label``; by default
-that of VesselExpress, in the folder that VASCULOME_DATA names), which is used for nothing else.
+that of VesselExpress, in the folder that VASCULOME_DATA names). No network learns from that one
+either; but masks that are ``brushed`` were made to be as smooth, and cut as low, as its label is.
 
 - *Networks*: those under ``--weights``, trained by ``snakemake models``, or those that ship; as
-  the stage `enhance` uses them, at the threshold that validation chose. Of several trainings, seeds
-  or folds, the mean and standard deviation are told. Networks that have learnt from the real volume
-  are left out there.
+  the stage `enhance` uses them, at the threshold that validation chose, on patches with masks of
+  the kind that they have learnt. Of several trainings, seeds or folds, the mean and standard
+  deviation are told. Networks that have learnt from the real volume are left out there.
 - *Frangi*: with the scales and thresholds that are best on the very volumes it is measured on, once
   for the Dice index and once for clDice: better than anybody could know.
 - *Gaussian threshold*, on the real volume: smoothed, and cut at the threshold of the best Dice
@@ -28,9 +29,10 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import tifffile
 import torch
@@ -38,7 +40,7 @@ from segmentation_parts import filters
 from segmentation_parts.filters import Filter, best_settings
 from segmentation_parts.goals import FRANGI, REAL, RENDERED, Row, goals, verdict
 from segmentation_parts.measures import Mask, Volume, mean_of, measures, over_trainings
-from segmentation_parts.methods import Methods, shipped_networks, trained_networks
+from segmentation_parts.methods import LABEL_KIND, Methods, shipped_networks, trained_networks
 from segmentation_parts.pictures import draw_overlays
 
 from vasculome.errors import UserError
@@ -52,8 +54,18 @@ IMAGE, LABEL = (DATA / "microscopy" / "vesselexpress" / f"ve_{kind}.tif" for kin
 _UPPER_PERCENT = 99.5
 
 
+@dataclass(frozen=True)
+class Case:
+    """Volumes, and what is compared on them; ``masks`` tells how their masks were made."""
+
+    name: str
+    masks: str
+    volumes: list[Volume]
+    methods: Methods
+
+
 def rendered(scene: str, label: str, count: int, *, seed: int) -> list[Volume]:
-    """Return held-out patches with masks of a kind, as networks have learnt from."""
+    """Return held-out patches of a scene with masks of a kind."""
     look = replace(getattr(vessel_scenes, scene)(), label=label)
     patches = (make_patch(look, split="test", index=i, seed=seed) for i in range(count))
     return [Volume.of(patch.image, patch.mask, patch.spacing_um) for patch in patches]
@@ -132,6 +144,20 @@ def told(row: Row) -> None:
     print(f"{row['case']}: {row['method']}: {', '.join(parts)}", flush=True)
 
 
+def cases(options: argparse.Namespace, found: Methods) -> Iterator[Case]:
+    """Yield patches with each kind of masks that networks have learnt, and the real volume."""
+    count = min(options.patches, 2) if options.quick else options.patches
+    if count:
+        kinds = {name: options.label_kind or trained[0].label_kind for name, trained in found}
+        for kind in sorted(set(kinds.values()) or {options.label_kind or LABEL_KIND}):
+            volumes = rendered(options.scene, kind, count, seed=options.seed)
+            methods = [(name, trained) for name, trained in found if kinds[name] == kind]
+            yield Case(RENDERED, kind, volumes, methods)
+    files = [options.image, options.label]
+    if all(file.exists() for file in files):
+        yield Case(REAL, "manual", [real(*files)], unseen(found, files))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -142,7 +168,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=(), help="networks of that folder")
     parser.add_argument("--scene", default="broad", help="light_sheet, two_photon or broad")
     parser.add_argument(
-        "--label-kind", default="painted", choices=("painted", "seen", "lumen"), help="of patches"
+        "--label-kind",
+        choices=get_args(vessel_scenes.LabelKind),
+        help="of the masks of patches; else the kind that each network has learnt",
     )
     parser.add_argument("--patches", type=int, default=24, help="rendered; 0: none")
     parser.add_argument("--image", type=Path, default=IMAGE, help="a real volume (TIFF)")
@@ -155,24 +183,16 @@ def main() -> None:
     found = shipped_networks() if folder is None else trained_networks(folder, only=options.only)
     if options.flips:
         found += [(f"{n}, flips", [replace(s, flips=True) for s in each]) for n, each in found]
-    cases: list[tuple[str, list[Volume]]] = []
-    count = min(options.patches, 2) if options.quick else options.patches
-    if count:
-        cases.append(
-            (RENDERED, rendered(options.scene, options.label_kind, count, seed=options.seed))
-        )
-    if options.image.exists() and options.label.exists():
-        cases.append((REAL, [real(options.image, options.label)]))
     rows: list[Row] = []
-    for case, volumes in cases:
+    for case in cases(options, found):
         masks = {}
-        files = [options.image, options.label] if case == REAL else []
-        for row, mask in compare(case, volumes, unseen(found, files)):
-            rows.append(row)
+        for row, mask in compare(case.name, case.volumes, case.methods):
+            rows.append(row | {"masks": case.masks})
             masks[row["method"]] = mask
-            told(row)
+            told(rows[-1])
         if options.pictures is not None:
-            draw_overlays(options.pictures / f"{case}.png", volumes[0], masks)
+            picture = options.pictures / f"{case.name}_{case.masks}.png"
+            draw_overlays(picture, case.volumes[0], masks)
     machine = {"cores": os.cpu_count(), "processor": platform.machine(), "torch": torch.__version__}
     reached = goals(rows)
     for goal in reached:

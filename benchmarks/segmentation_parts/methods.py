@@ -23,6 +23,9 @@ from vasculome.storage.omezarr import Image
 from vasculome.storage.weights import read_card, shipped_weights
 
 _SEGMENTERS = {"student", "teacher"}
+LABEL_KIND = "painted"
+"""Of networks whose cards tell none."""
+
 _FOLD = re.compile(r"(.+)-fold-\d+")
 
 
@@ -69,6 +72,11 @@ class Network:
         source = cast(Image, _InMemory(volume.image))
         tile_probability(source, Box.of_shape(shape), segmenter, take, low=0.0, high=1.0)
         return vessel > 0
+
+    @property
+    def label_kind(self) -> str:
+        """What the masks of the rendered patches marked that it has learnt from."""
+        return str(read_card(self.path).get("data", {}).get("label", LABEL_KIND))
 
     def has_seen(self, files: Collection[Path]) -> bool:
         """Return whether its card says that it has learnt from one of these, or was chosen by it.

@@ -114,6 +114,8 @@ def test_teachers_of_the_same_fold_or_of_other_images_teach() -> None:
         ({"a": STUDENT | {"folds": 3, "fold": [0, 3]}}, r"models\.a: has both"),
         ({"a": STUDENT | {"folds": 1}}, r"models\.a\.folds"),
         ({"a": STUDENT | {"fold": [3, 3]}}, r"models\.a: there is no fold 3"),
+        ({"a": STUDENT | {"spacing_um": [4, 1]}}, r"models\.a: spacing_um is the smallest"),
+        ({"a": STUDENT | {"spacing_um": [0, 1]}}, r"models\.a\.spacing_um"),
         ({"a": STUDENT | {"folds": 2, "widths": []}}, r"models\.a-fold-0\.widths"),
         (
             {

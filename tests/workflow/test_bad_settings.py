@@ -51,7 +51,7 @@ CONFIGS = {
     "unknown choice": (
         {"microscopy": {"segment": {"segmenter": "unet"}}},
         "config: microscopy.segment.segmenter",
-        "'frangi', 'sato', 'student' or 'teacher'",
+        "'frangi', 'sato', 'student', 'student_seen' or 'teacher'",
     ),
     "no scales": (
         {"microscopy": {"segment": {"scales_um": []}}},

@@ -9,11 +9,11 @@ from pydantic import Field, StringConstraints, model_validator
 from vasculome.config.settings import Fraction, NotNegative, PositiveFloat, PositiveInt, Settings
 
 Segmenter = (
-    Literal["frangi", "sato", "student", "teacher"]
+    Literal["frangi", "sato", "student", "student_seen", "teacher"]
     | Annotated[str, StringConstraints(pattern=r"\.safetensors$")]
 )
 
-_FILTERS = ("frangi", "sato")
+FILTERS = ("frangi", "sato")
 
 
 class SegmentNetworkConfig(Settings):
@@ -62,9 +62,9 @@ class SegmentConfig(Settings):
 
     segmenter: Segmenter = Field(
         "frangi",
-        description="frangi, sato: vesselness filters; student, teacher: the networks that come "
-        "with vasculome; or the path of a .safetensors file that the target `models` wrote, with "
-        "its card beside it.",
+        description="frangi, sato: vesselness filters; student, student_seen, teacher: the "
+        "networks that come with vasculome; or the path of a .safetensors file that the target "
+        "`models` wrote, with its card beside it.",
     )
     scales_um: tuple[PositiveFloat, ...] = Field(
         (3.0, 6.0, 10.0),
@@ -89,7 +89,7 @@ class SegmentConfig(Settings):
     @property
     def is_learned(self) -> bool:
         """Whether a network segments."""
-        return self.segmenter not in _FILTERS
+        return self.segmenter not in FILTERS
 
     @property
     def needs_gpu(self) -> bool:

@@ -25,11 +25,16 @@ SegmentMethod = Literal[
     "semi_mid",
 ]
 
+LabelKind = Literal["painted", "brushed", "seen", "lumen"]
+
 WITHOUT_TEACHER = {"light_unet", "mean_teacher", "uamt", "entropy"}
 """Methods that no trained teacher helps."""
 
 WITH_CODES = {"vpbsd", "without_semi"}
 """Methods that learn a teacher's codes."""
+
+WITH_MASKS = {"vpbsd", "without_distillation", "semi_mid", "kd"}
+"""Methods that learn what a teacher takes for vessels."""
 
 
 class PatchTrainingConfig(TrainingConfig):
@@ -40,6 +45,11 @@ class PatchTrainingConfig(TrainingConfig):
     )
     patch_voxels: PositiveInt | None = Field(
         None, description="Voxels of a patch along each axis; null: 64, as the scene has it."
+    )
+    spacing_um: tuple[PositiveFloat, PositiveFloat] | None = Field(
+        None,
+        description="Smallest and largest voxel size along y and x of rendered patches, in µm; "
+        "null: as the scene has them.",
     )
     patch_seed: Count = Field(0, description="Of the patches, the same for all seeds.")
     labelled_patches: PositiveInt | None = Field(
@@ -78,11 +88,12 @@ class PatchTrainingConfig(TrainingConfig):
         0.01,
         description="Part of the learning rate that is left at the end, falling exponentially.",
     )
-    label: Literal["painted", "seen", "lumen"] = Field(
+    label: LabelKind = Field(
         "painted",
         description="What masks of rendered vessels mark: what annotators paint, which is wide "
-        "where vessels are bright and leaves the dimmest out; half of the height of each vessel's "
-        "picture; or the vessel itself.",
+        "where vessels are bright and leaves the dimmest out; the same over a smoothed picture and "
+        "from a higher level on, which leaves more of the dim ones out; half of the height of each "
+        "vessel's picture; or the vessel itself.",
     )
     gamma: PositiveFloat = Field(
         1.0,
@@ -92,6 +103,12 @@ class PatchTrainingConfig(TrainingConfig):
     cldice: Fraction = Field(
         0.0, description="Part of soft-clDice in the loss on labels; the rest is Dice."
     )
+
+    @model_validator(mode="after")
+    def _spacing_rises(self) -> Self:
+        if self.spacing_um is not None and self.spacing_um[0] > self.spacing_um[1]:
+            raise ValueError("spacing_um is the smallest voxel size and the largest, in this order")
+        return self
 
     @model_validator(mode="after")
     def _folds_are_of_volumes(self) -> Self:

@@ -27,9 +27,12 @@ def vessel_scene_of(settings: PatchTrainingConfig) -> VesselScene:
     """Return what the patches show."""
     scene: VesselScene = getattr(vessel_scenes, settings.scene)()
     scene = replace(scene, label=settings.label)
-    if settings.patch_voxels is None:
-        return scene
-    return replace(scene, shape=(settings.patch_voxels,) * 3)
+    if settings.spacing_um is not None:
+        most = max(scene.most_spacing_um, settings.spacing_um[1])
+        scene = replace(scene, spacing_um=settings.spacing_um, most_spacing_um=most)
+    if settings.patch_voxels is not None:
+        scene = replace(scene, shape=(settings.patch_voxels,) * 3)
+    return scene
 
 
 def student_recipe(settings: StudentConfig, *, where: str, teacher: Path | None) -> StudentRecipe:

@@ -29,7 +29,6 @@ from vasculome.storage.weights import card_path
 
 _KEY = "microscopy.segment.segmenter"
 _NETWORK = "microscopy.segment.network"
-_SHIPPED = ("student", "teacher")
 
 _EXACT_STEP, _LEAST_EXACT_STEP = 256, 128
 """Voxels that a window of blend exact answers for along each axis: with less the margins, hundreds
@@ -226,7 +225,7 @@ def _batch_size(chosen: SegmentConfig, card: _Card, threads: int) -> int:
 def _place(chosen: SegmentConfig) -> tuple[str, str]:
     """Return the weights that are chosen: as given, and the name of those that ship."""
     given = chosen.segmenter
-    return ("shipped", given) if given in _SHIPPED else (given, "")
+    return (given, "") if given.endswith(".safetensors") else ("shipped", given)
 
 
 def _plan(

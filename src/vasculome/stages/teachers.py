@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vasculome.config import PatchTrainingConfig, RunConfig, StudentConfig, TeacherConfig
-from vasculome.config.segment_models import WITH_CODES
+from vasculome.config.segment_models import WITH_CODES, WITH_MASKS
 from vasculome.errors import UserError
 from vasculome.stages.network_card import weights_path
 from vasculome.stages.volume_files import volumes_bytes
@@ -30,12 +30,15 @@ class _Teacher:
         Whether they were learnt.
     learnt_from
         Files of users' volumes.
+    label
+        What masks of rendered vessels marked that it has learnt, or None.
     """
 
     name: str
     codes_width: int | None
     has_codes: bool
     learnt_from: Collection[Path]
+    label: str | None
 
 
 def check_segmenters(config: RunConfig) -> None:
@@ -53,7 +56,9 @@ def check_segmenters(config: RunConfig) -> None:
         elif isinstance(entry, TeacherConfig):
             learnt = files_learnt(roles_of(entry))
             has_codes = entry.pretrain_steps > 0
-            teacher = _Teacher(settings.teacher, entry.student_width, has_codes, learnt)
+            teacher = _Teacher(
+                settings.teacher, entry.student_width, has_codes, learnt, entry.label
+            )
             _check(settings, teacher, where=where)
         else:
             raise UserError(
@@ -79,6 +84,7 @@ def check_teachers_card(
         card["arguments"].get("student_width"),
         card.get("settings", {}).get("pretrain_steps") != 0,
         {Path(name) for name in learnt},
+        card.get("data", {}).get("label"),
     )
     _check(settings, teacher, where=where)
 
@@ -97,6 +103,13 @@ def _check(settings: StudentConfig, teacher: _Teacher, *, where: str) -> None:
             f"{settings.widths[-1]}",
             where=teacher.name,
             fix=f"set the last of {where}.widths, or train a teacher with another student_width",
+        )
+    if settings.method in WITH_MASKS and teacher.label not in {None, settings.label}:
+        raise UserError(
+            f"teacher {teacher.name} has learnt masks that are {teacher.label}, the student's are "
+            f"{settings.label}",
+            where=where,
+            fix=f"set label: {teacher.label}, or train a teacher with label: {settings.label}",
         )
     seen = files_tested(roles_of(settings)) & set(teacher.learnt_from)
     if seen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -75,17 +75,25 @@ def probability_of(logits: Tensor) -> NDArray[np.float32]:
     return torch.sigmoid(logits.detach().float())[0, 0].cpu().numpy()
 
 
-def best_threshold(probability: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
-    """Return the probability, of 0.05 to 0.95, from which voxels have the highest Dice index.
+def best_threshold(
+    said: Iterable[NDArray[np.floating]], masks: Iterable[NDArray[np.bool_]]
+) -> float:
+    """Return the probability, of 0.05 to 0.95, from which voxels have the highest mean Dice index.
 
     Of those with which it is almost as high, the nearest to one half: where patches do not tell,
-    other volumes have fewer voxels taken for vessels that are noise.
+    other volumes have fewer voxels taken for vessels that are noise. The mean is over patches, as
+    that of the score: over all voxels together patches with many vessels would choose alone.
+    Patches without vessels do not count, since one voxel found in them takes all of their index;
+    of these alone it is one half.
 
     Parameters
     ----------
-    probability, mask
-        Of one shape; the index is taken over all voxels together.
+    said, masks
+        Probabilities of patches, and their vessels, each (z, y, x).
     """
-    found = np.array([dice(probability >= t, mask) for t in _THRESHOLDS])
+    pairs = [(p, mask) for p, mask in zip(said, masks, strict=True) if mask.any()]
+    if not pairs:
+        return 0.5
+    found = np.array([np.mean([dice(p >= t, mask) for p, mask in pairs]) for t in _THRESHOLDS])
     good = _THRESHOLDS[found >= found.max() - _ALMOST]
     return float(good[np.abs(good - 0.5).argmin()])

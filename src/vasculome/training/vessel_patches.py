@@ -139,7 +139,7 @@ def _grown(
     filled = np.clip(0.5 + depth / voxel_um, 0, 1)
     light[drawn] = shine - (np.float32(look.tissue.level) * filled).astype(np.float32)
     mask = _marked(scene, look, piece)
-    if scene.label == "painted" and mask.any():
+    if scene.label in {"painted", "brushed"} and mask.any():
         # Annotators fill the lumen of hollow vessels.
         full = np.zeros(grid.shape, np.float32)
         full[drawn] = filled * brightness[owner]
@@ -148,11 +148,18 @@ def _grown(
 
 
 def _painted(scene: VesselScene, look: Look, full: Image, seen: Mask, grid: FineGrid) -> Mask:
-    """Return where the light of filled vessels is bright beside the median of what is seen."""
+    """Return where the light of filled vessels is bright beside the median of what is seen.
+
+    Brushed, it is smoothed first.
+    """
     light = photograph(
         full, grid=grid, shape=scene.shape, spacing_um=look.spacing_um, spread=look.spread
     )
-    painted: Mask = light > scene.painted_level * np.median(light[seen])
+    level = scene.painted_level
+    if scene.label == "brushed":
+        light = gaussian_filter(light, scene.brush_voxels, mode="nearest")
+        level = scene.brushed_level
+    painted: Mask = light > level * np.median(light[seen])
     return painted
 
 

@@ -8,6 +8,8 @@ from typing import Literal
 from vasculome.training.scenes import Range
 from vasculome.training.vessel_beds import BedKind
 
+LabelKind = Literal["painted", "brushed", "seen", "lumen"]
+
 
 @dataclass(frozen=True)
 class VesselScene:
@@ -32,11 +34,14 @@ class VesselScene:
         Largest voxel size along z.
     label
         What the mask marks: "painted", as annotators do, all that is bright beside the typical
-        vessel, so that bright ones get wide and the dimmest are left out; "seen", half of the
-        height of the blurred vessel, whatever that is; "lumen", the vessel itself. These two are
-        wide enough not to break between voxels.
-    painted_level
-        Light above which vessels are painted, over the median of what is "seen".
+        vessel, so that bright ones get wide and the dimmest are left out; "brushed", the same on a
+        smoothed picture and from a higher level on, so that outlines are smooth and more of the dim
+        ones are left out; "seen", half of the height of the blurred vessel, whatever that is;
+        "lumen", the vessel itself. These two are wide enough not to break between voxels.
+    painted_level, brushed_level
+        Light above which vessels are painted or brushed, over the median of what is "seen".
+    brush_voxels
+        Standard deviation along each axis of the Gaussian of "brushed".
     sharpness
         Standard deviation of the point spread function along y and x, in voxels (log).
     axial
@@ -104,8 +109,10 @@ class VesselScene:
     spacing_um: Range = (1.0, 3.0)
     anisotropy: Range = (1.0, 3.0)
     most_spacing_um: float = 5.0
-    label: Literal["painted", "seen", "lumen"] = "seen"
+    label: LabelKind = "seen"
     painted_level: float = 0.4
+    brushed_level: float = 0.75
+    brush_voxels: float = 1.5
     sharpness: Range = (0.5, 1.2)
     axial: Range = (1.0, 3.0)
     most_blur_um: tuple[float, float] = (8.0, 4.0)

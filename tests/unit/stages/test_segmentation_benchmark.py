@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from vasculome.vessels.normalize import rescale
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 
+import segmentation
 from segmentation_parts.filters import (
     Filter,
     best_settings,
@@ -150,9 +152,36 @@ def test_networks_that_have_seen_a_volume_are_known(tmp_path):
     assert not Network(write_student(tmp_path / "y.safetensors")).has_seen([tmp_path / "a.tif"])
 
 
-def row(case, method, score, *, spread=0.0, trainings=3):
+def test_networks_are_compared_on_masks_of_the_kind_that_they_have_learnt(tmp_path, monkeypatch):
+    known = write_student(tmp_path / "x.safetensors", card={"data": {"label": "seen"}})
+    unknown = write_student(tmp_path / "y.safetensors")
+    found = [("x", [Network(known)]), ("y", [Network(unknown)]), ("z", [Network(known)])]
+    monkeypatch.setattr(
+        segmentation, "rendered", lambda scene, kind, count, *, seed: [kind] * count
+    )
+    options = SimpleNamespace(
+        patches=3, quick=False, label_kind=None, scene="broad", seed=0,
+        image=tmp_path / "none.tif", label=tmp_path / "none.tif",
+    )  # fmt: skip
+
+    def told():
+        cases = segmentation.cases(options, found)
+        return [(c.name, c.masks, c.volumes, [name for name, _ in c.methods]) for c in cases]
+
+    assert told() == [
+        ("rendered", "painted", ["painted"] * 3, ["y"]),
+        ("rendered", "seen", ["seen"] * 3, ["x", "z"]),
+    ]
+    options.label_kind = "lumen"
+    assert told() == [("rendered", "lumen", ["lumen"] * 3, ["x", "y", "z"])]
+    options.patches = 0
+    assert told() == []
+
+
+def row(case, method, score, *, spread=0.0, trainings=3, masks="painted"):
     scores = {"dice": score, "cldice": score, "dice_sd": spread, "cldice_sd": spread}
-    return {"case": case, "method": method, "trainings": trainings, **scores}
+    kind = {"case": case, "masks": masks, "method": method}
+    return {**kind, "trainings": trainings, **scores}
 
 
 COMPETITORS = ("kd", "fitnets", "vid", "ab", "mean_teacher", "uamt", "entropy")
@@ -176,6 +205,11 @@ def test_goals_are_told_as_they_are():
     assert [goal["value"] for goal in found] == [2.0, 2.0, 1.0, 1.0, 1.0, 0.99]
     assert [goal["met"] for goal in found] == [True, True, True, True, False, True]
     assert verdict(found[4]).endswith("1.0 >= 5.0: MISSED; no more than 2.0 are left up to 1")
+
+
+def test_methods_with_masks_of_another_kind_are_not_compared():
+    rows = [row("rendered", "vpbsd", 0.80), row("rendered", "light_unet", 0.7, masks="seen")]
+    assert "not there: rendered: light_unet" in verdict(goals(rows)[0])
 
 
 def test_a_missing_competitor_leaves_a_goal_open_unless_another_one_is_better():

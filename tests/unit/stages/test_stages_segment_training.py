@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -99,12 +99,18 @@ def test_only_the_student_is_kept_with_a_card_that_inference_needs(tmp_path, squ
     assert record["parameters"] == sum(p.numel() for p in student.parameters())
 
 
+def test_voxels_may_be_larger_than_those_of_the_scene():
+    settings = StudentConfig(network="student", spacing_um=(6.0, 8.0), steps=1)
+    told = data_of(settings)["data"]
+    assert (told["spacing_um"], told["most_spacing_um"]) == ((6.0, 8.0), 8.0)
+
+
 def test_every_setting_reaches_student_and_teacher(teachers):
     settings = StudentConfig(
         network="student", widths=(3, 5, 4), stem_stride=1, skip="concatenate", norm="batch",
         method="without_semi", teacher="x", cldice=0.2, scene="two_photon", patch_voxels=64,
         batch_size=3, validation_patches=4, labelled_patches=7, patch_seed=5, steps=11,
-        unlabelled_patches=9, gamma=0.5, label="lumen",
+        unlabelled_patches=9, gamma=0.5, label="lumen", spacing_um=(0.4, 0.6),
     )  # fmt: skip
     recipe = recipe_of(settings, where="", teacher=teachers / "good.safetensors")
     assert recipe.design == StudentDesign((3, 5, 4), 1, "concatenate", "batch", 0.5)
@@ -113,8 +119,9 @@ def test_every_setting_reaches_student_and_teacher(teachers):
     assert (recipe.batch_size, recipe.validation_patches, recipe.steps) == (3, 4, 11)
     source = recipe.source
     assert (source.labels, source.others, source.seed) == (7, 9, 5)
-    assert (source.scene.shape, source.scene.label) == ((64, 64, 64), "lumen")
-    assert source.scene.spacing_um == two_photon().spacing_um
+    assert source.scene == replace(
+        two_photon(), shape=(64, 64, 64), label="lumen", spacing_um=(0.4, 0.6)
+    )
     settings = TeacherConfig(
         network="teacher", feature_size=24, depths=(1, 2, 1, 2), heads=(2, 2, 4, 4), n_codes=9,
         student_width=6, pretrain_steps=5, reconstruction="absolute", cldice=0.1, batch_size=4,

@@ -64,6 +64,10 @@ def test_good_ones_are_let_through(tmp_path: Path, sheet: Path) -> None:
             {"t": TEACHER | {"student_width": 5}, "s": {"method": "without_semi"}},
             "codes have 5 channels, the student's deepest level 4",
         ),
+        (
+            {"t": TEACHER | {"label": "seen"}, "s": {"method": "kd"}},
+            "teacher t has learnt masks that are seen, the student's are painted",
+        ),
         ({"t": STUDENT, "s": {"method": "kd"}}, r"models\.s\.teacher: t is a student, not"),
         ({"s": {"method": "kd"}}, "t.*cannot be read"),
     ],
@@ -77,6 +81,7 @@ def test_entries_that_cannot_teach_are_refused(models: dict, says: str) -> None:
 def test_any_trained_teacher_can_teach_what_needs_no_codes() -> None:
     fitnets = STUDENT | {"method": "fitnets", "teacher": "t"}
     check_segmenters(config(s=fitnets, t=TEACHER | {"pretrain_steps": 0}))
+    check_segmenters(config(s=fitnets, t=TEACHER | {"label": "seen"}))
 
 
 def test_a_teacher_that_has_seen_what_is_held_out_is_refused(tmp_path: Path, sheet: Path) -> None:

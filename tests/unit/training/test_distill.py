@@ -11,10 +11,17 @@ import pytest
 import torch
 from tiny_patches import TinyPatches
 
-from vasculome.config.segment_models import WITH_CODES, WITHOUT_TEACHER, SegmentMethod
+from vasculome.config.segment_models import (
+    WITH_CODES,
+    WITH_MASKS,
+    WITHOUT_TEACHER,
+    LabelKind,
+    SegmentMethod,
+)
 from vasculome.models.student import Student, StudentDesign
 from vasculome.models.teacher import TeacherDesign
 from vasculome.training import segment_losses as losses
+from vasculome.training import vessel_scenes
 from vasculome.training.distill import METHODS, Distillation, Method, distillation_loss
 from vasculome.training.lessons import Lessons
 from vasculome.training.patch_source import PatchBatch, labelled_batch
@@ -69,6 +76,8 @@ def test_the_configuration_knows_the_same_methods():
     assert set(get_args(SegmentMethod)) == set(METHODS)
     assert {name for name, m in METHODS.items() if not m.needs_teacher} == WITHOUT_TEACHER
     assert {name for name, m in METHODS.items() if m.features == "codebook"} == WITH_CODES
+    assert {name for name, m in METHODS.items() if m.pseudo_labels or m.soft_labels} == WITH_MASKS
+    assert LabelKind == vessel_scenes.LabelKind
 
 
 def test_vpbsd_is_equation_10(batch):

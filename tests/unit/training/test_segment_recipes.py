@@ -52,7 +52,14 @@ def test_the_score_is_dice_and_the_threshold_the_best():
     assert score_of(said, masks)["score"] == 0.5
     # Only above 0.7 are all who say so right.
     p = np.array([0.2, 0.4, 0.6, 0.72, 0.8, 0.9], np.float32)
-    assert 0.6 <= best_threshold(p, p > 0.7) < 0.72
+    assert 0.6 <= best_threshold([p], [p > 0.7]) < 0.72
+    # Where there are no vessels, nothing is told of a threshold.
+    assert 0.6 <= best_threshold([p, p], [p > 0.7, p > 1]) < 0.72
+    assert best_threshold([p], [p > 1]) == 0.5
+    # Two patches of few vessels count more than one of many, in which 0.3 would be better.
+    many = np.repeat(np.array([0.35, 0.75], np.float32), 100)
+    assert best_threshold([many], [many > 0.2]) < 0.4
+    assert 0.6 <= best_threshold([p, p, many], [p > 0.7, p > 0.7, many > 0.2]) < 0.72
 
 
 @pytest.mark.parametrize("network", [Student(DESIGN), Teacher(TEACHER)], ids=["student", "teacher"])
