@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
+from vasculome.config.segment import FILTERS, Segmenter
 from vasculome.geometry import Box
 from vasculome.models.build import build
 from vasculome.models.vessel_tiles import vessel_probability
@@ -14,7 +18,7 @@ from vasculome.storage.weights import fill, read_weights, shipped, shipped_weigh
 SHAPE = (64, 96, 96)
 # How much of the dark may be taken for vessels: the teacher has learnt from few patches, and sees
 # more in noise.
-SEGMENTERS = {"student": 0.01, "teacher": 0.03}
+SEGMENTERS = {"student": 0.01, "student_seen": 0.01, "teacher": 0.03}
 
 
 @pytest.fixture(scope="module", params=SEGMENTERS)
@@ -52,6 +56,22 @@ def test_tubes_are_found_whole_and_nothing_else(segmenter, photons):
     mask = _mask(segmenter, light, photons=photons, seed=0)
     assert mask[distance < 1.5].mean() > 0.98
     assert mask[distance > 8].mean() < segmenter[2]
+
+
+@pytest.mark.parametrize("segmenter", ["student_seen"], indirect=True)
+@pytest.mark.parametrize("radius", [5, 8])
+def test_diameters_are_those_of_the_tube(segmenter, radius):
+    z, y, x = np.ogrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    distance = np.sqrt((z - 31) ** 2 + (y - 40 - x / 4) ** 2)
+    inside = distance < radius
+    mask = _mask(segmenter, gaussian_filter(inside.astype(float), 1.0), photons=1000, seed=0)
+    assert np.sqrt(mask.sum() / inside.sum()) == pytest.approx(1, abs=0.08)
+    assert mask[distance < radius - 1].mean() > 0.95
+
+
+def test_all_that_the_configuration_names_ship():
+    names, _ = get_args(Segmenter)
+    assert set(get_args(names)) - set(FILTERS) == set(SEGMENTERS)
 
 
 def test_all_weights_fit_in_what_the_package_may_weigh():
