@@ -115,7 +115,8 @@ def test_teachers_of_the_same_fold_or_of_other_images_teach() -> None:
         ({"a": STUDENT | {"folds": 1}}, r"models\.a\.folds"),
         ({"a": STUDENT | {"fold": [3, 3]}}, r"models\.a: there is no fold 3"),
         ({"a": STUDENT | {"spacing_um": [4, 1]}}, r"models\.a: spacing_um is the smallest"),
-        ({"a": STUDENT | {"spacing_um": [0, 1]}}, r"models\.a\.spacing_um"),
+        ({"a": STUDENT | {"spacing_um": [0.01, 1]}}, r"models\.a\.spacing_um.*0\.2"),
+        ({"a": STUDENT | {"spacing_um": [1, 100]}}, r"models\.a\.spacing_um.*20"),
         ({"a": STUDENT | {"folds": 2, "widths": []}}, r"models\.a-fold-0\.widths"),
         (
             {

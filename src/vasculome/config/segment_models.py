@@ -27,6 +27,9 @@ SegmentMethod = Literal[
 
 LabelKind = Literal["painted", "brushed", "seen", "lumen"]
 
+# With smaller ones most patches show no vessel, with larger ones vessels are no wider than a voxel.
+_VoxelUm = Annotated[float, Field(ge=0.2, le=20)]
+
 WITHOUT_TEACHER = {"light_unet", "mean_teacher", "uamt", "entropy"}
 """Methods that no trained teacher helps."""
 
@@ -46,10 +49,10 @@ class PatchTrainingConfig(TrainingConfig):
     patch_voxels: PositiveInt | None = Field(
         None, description="Voxels of a patch along each axis; null: 64, as the scene has it."
     )
-    spacing_um: tuple[PositiveFloat, PositiveFloat] | None = Field(
+    spacing_um: tuple[_VoxelUm, _VoxelUm] | None = Field(
         None,
-        description="Smallest and largest voxel size along y and x of rendered patches, in µm; "
-        "null: as the scene has them.",
+        description="Smallest and largest voxel size along y and x of rendered patches, in µm, "
+        "from 0.2 to 20; null: as the scene has them.",
     )
     patch_seed: Count = Field(0, description="Of the patches, the same for all seeds.")
     labelled_patches: PositiveInt | None = Field(
