@@ -159,10 +159,9 @@ def test_networks_are_compared_on_masks_of_the_kind_that_they_have_learnt(tmp_pa
     monkeypatch.setattr(
         segmentation, "rendered", lambda scene, kind, count, *, seed: [kind] * count
     )
-    options = SimpleNamespace(
-        patches=3, quick=False, label_kind=None, scene="broad", seed=0,
-        image=tmp_path / "none.tif", label=tmp_path / "none.tif",
-    )  # fmt: skip
+    none = tmp_path / "none.tif"
+    options = SimpleNamespace(patches=3, quick=False, scene="broad", seed=0)
+    options.label_kind, options.image, options.label = None, none, none
 
     def told():
         cases = segmentation.cases(options, found)
