@@ -210,8 +210,9 @@ def draw_color_bar(
     bar = axes.figure.colorbar(ScalarMappable(norm, cmap), cax=axes, extend=extend)
     bar.outline.set_visible(False)
     bar.ax.minorticks_off()
-    bar.locator = matplotlib.ticker.MaxNLocator(6, steps=[1, 2, 5, 10])
-    bar.update_ticks()
+    ticks = matplotlib.ticker.MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(norm.vmin, norm.vmax)
+    # A norm that clips would put those beyond its range at the end of the bar.
+    bar.set_ticks([tick for tick in ticks if norm.vmin <= tick <= norm.vmax])
     _label_legend(axes, label)
 
 

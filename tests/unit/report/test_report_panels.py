@@ -1,15 +1,19 @@
 import io
+import itertools
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.colors import Normalize, PowerNorm
 from PIL import Image
 
+from vasculome.report import colors
 from vasculome.report.figures import ulm_density
 from vasculome.report.panels import (
     DPI,
     black_panels,
+    draw_color_bar,
     draw_scale_bar,
     length_text,
     nice_length_um,
@@ -100,3 +104,23 @@ def test_panels_wrap_without_overlap(count, rows):
 def test_the_same_figure_gives_the_same_bytes():
     density = Volume(np.arange(64.0).reshape(8, 8), (5.0, 5.0))
     assert png_bytes(ulm_density(density)) == png_bytes(ulm_density(density))
+
+
+@pytest.mark.parametrize("high", [0.93, 1.0, 18.6, 23.4, 870.0])
+@pytest.mark.parametrize("exponent", [1.0, 0.5])
+def test_numbers_beside_a_color_bar_stand_at_their_colors(high, exponent):
+    norm = Normalize(0.0, high, clip=True)
+    if exponent != 1:
+        norm = PowerNorm(exponent, 0.0, high, clip=True)
+    figure, (panel,) = black_panels((1.0, 1.0), titles=[""], panel_width_in=4.0, legends=[True])
+    draw_color_bar(panel, cmap=colors.RADIUS, norm=norm, label="radius", extend="max")
+    figure.canvas.draw()
+    bar = figure.axes[-1]
+    numbers = [float(text.get_text()) for text in bar.get_yticklabels()]
+    assert len(numbers) >= 3 and numbers[0] == 0 and numbers[-1] <= high
+    heights = [bar.transData.transform((0, number))[1] for number in numbers]
+    bottom, top = (bar.transData.transform((0, end))[1] for end in (0.0, high))
+    shares = (np.array(heights) - bottom) / (top - bottom)
+    np.testing.assert_allclose(shares, (np.array(numbers) / high) ** exponent, atol=0.01)
+    labels = [text.get_window_extent() for text in bar.get_yticklabels()]
+    assert all(lower.y1 < upper.y0 for lower, upper in itertools.pairwise(labels))
