@@ -76,7 +76,7 @@ class Network:
     @property
     def label_kind(self) -> str:
         """What the masks of the rendered patches marked that it has learnt from."""
-        return str(read_card(self.path).get("data", {}).get("label", LABEL_KIND))
+        return str(read_card(self.path).get("data", {}).get("label") or LABEL_KIND)
 
     def has_seen(self, files: Collection[Path]) -> bool:
         """Return whether its card says that it has learnt from one of these, or was chosen by it.

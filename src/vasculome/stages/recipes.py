@@ -22,7 +22,7 @@ from vasculome.models.build import build
 from vasculome.models.site_finder import SiteFinder, SiteFinderDesign
 from vasculome.models.stulm import TIME_STRIDE, StulmDesign
 from vasculome.stages.segment_recipes import student_recipe, teacher_recipe, vessel_scene_of
-from vasculome.stages.volume_sheet import roles_of, volumes_card
+from vasculome.stages.volume_sheet import label_learnt, roles_of, volumes_card
 from vasculome.storage.weights import fill, read_weights
 from vasculome.training import scenes
 from vasculome.training.bubble_recipe import BubbleRecipe
@@ -56,6 +56,7 @@ def data_of(settings: ModelConfig) -> dict[str, Any]:
         return {"data": data, "spacing_wavelengths": list(movies.spacing)}
     patches = vessel_scene_of(settings)
     data = {"scene": settings.scene, "patch_seed": settings.patch_seed, **asdict(patches)}
+    data["label"] = label_learnt(settings)
     if settings.volumes is not None:
         data |= {"volumes": volumes_card(settings), **_voxel_sizes(settings, patches)}
     return {"data": data}
@@ -67,7 +68,7 @@ def _voxel_sizes(settings: PatchTrainingConfig, scene: VesselScene) -> dict[str,
     rows = [*roles.labelled, *roles.unlabelled]
     across = [size for row in rows for size in row.spacing_um[1:]]
     along = [row.spacing_um[0] for row in rows]
-    if settings.rendered > 0 or not roles.labelled:
+    if label_learnt(settings):
         across += scene.spacing_um
         along += [scene.most_spacing_um]
     return {"spacing_um": [min(across), max(across)], "most_spacing_um": max(along)}

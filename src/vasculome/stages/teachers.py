@@ -12,7 +12,7 @@ from vasculome.config.segment_models import WITH_CODES, WITH_MASKS
 from vasculome.errors import UserError
 from vasculome.stages.network_card import weights_path
 from vasculome.stages.volume_files import volumes_bytes
-from vasculome.stages.volume_sheet import files_learnt, files_tested, roles_of
+from vasculome.stages.volume_sheet import files_learnt, files_tested, label_learnt, roles_of
 from vasculome.storage.weights import check_weights
 
 
@@ -57,7 +57,7 @@ def check_segmenters(config: RunConfig) -> None:
             learnt = files_learnt(roles_of(entry))
             has_codes = entry.pretrain_steps > 0
             teacher = _Teacher(
-                settings.teacher, entry.student_width, has_codes, learnt, entry.label
+                settings.teacher, entry.student_width, has_codes, learnt, label_learnt(entry)
             )
             _check(settings, teacher, where=where)
         else:
@@ -104,12 +104,13 @@ def _check(settings: StudentConfig, teacher: _Teacher, *, where: str) -> None:
             where=teacher.name,
             fix=f"set the last of {where}.widths, or train a teacher with another student_width",
         )
-    if settings.method in WITH_MASKS and teacher.label not in {None, settings.label}:
+    label = label_learnt(settings)
+    if settings.method in WITH_MASKS and label and teacher.label and label != teacher.label:
         raise UserError(
             f"teacher {teacher.name} has learnt masks that are {teacher.label}, the student's are "
-            f"{settings.label}",
+            f"{label}",
             where=where,
-            fix=f"set label: {teacher.label}, or train a teacher with label: {settings.label}",
+            fix=f"set label: {teacher.label}, or train a teacher with label: {label}",
         )
     seen = files_tested(roles_of(settings)) & set(teacher.learnt_from)
     if seen:

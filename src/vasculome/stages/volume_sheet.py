@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def roles_of(settings: PatchTrainingConfig) -> Roles:
     tested = _resolved(row.label for row in held_out)
     labelled = tuple(row for row in rows if row.labelled and row not in held_out)
     images = [row for row in rows if row.image is not None and row.label is None]
-    renders = settings.rendered > 0 or not labelled
+    renders = _renders(settings, labelled)
     return Roles(
         held_out,
         labelled,
@@ -91,6 +91,22 @@ def roles_of(settings: PatchTrainingConfig) -> Roles:
         ),
         tuple(row for row in images if renders and row.background),
     )
+
+
+def label_learnt(settings: PatchTrainingConfig) -> str | None:
+    """Return what masks of rendered vessels mark that are learnt from, None if none are.
+
+    Raises
+    ------
+    UserError
+        As `roles_of`.
+    """
+    return settings.label if _renders(settings, roles_of(settings).labelled) else None
+
+
+def _renders(settings: PatchTrainingConfig, labelled: Collection[TrainingVolume]) -> bool:
+    """Return whether patches are rendered as well: without labels all are."""
+    return settings.rendered > 0 or not labelled
 
 
 def volumes_card(settings: PatchTrainingConfig) -> dict[str, Any]:

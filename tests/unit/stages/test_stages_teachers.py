@@ -84,6 +84,28 @@ def test_any_trained_teacher_can_teach_what_needs_no_codes() -> None:
     check_segmenters(config(s=fitnets, t=TEACHER | {"label": "seen"}))
 
 
+def test_labels_of_rendered_vessels_count_where_some_are_learnt(
+    tmp_path: Path, sheet: Path
+) -> None:
+    own = {"volumes": str(sheet), "folds": 2}
+    alone = own | {"rendered": 0}
+    student, teacher = STUDENT | {"method": "kd", "teacher": "t"}, TEACHER | {"label": "seen"}
+    check_segmenters(config(s=student | own, t=teacher | alone))
+    check_segmenters(config(s=student | alone, t=teacher | own))
+    with pytest.raises(UserError, match="masks that are seen"):
+        check_segmenters(config(s=student | own, t=teacher | own))
+    # So for weights.
+    for volumes, refused in ((alone, False), (own, True)):
+        settings = config(t=teacher | volumes).models["t-fold-0"]
+        path = weights(tmp_path / f"{refused}.safetensors", settings)
+        taught = config(s=student | own | {"teacher": str(path), "folds": None, "fold": [0, 2]})
+        if refused:
+            with pytest.raises(UserError, match="masks that are seen"):
+                check_segmenters(taught)
+        else:
+            check_segmenters(taught)
+
+
 def test_a_teacher_that_has_seen_what_is_held_out_is_refused(tmp_path: Path, sheet: Path) -> None:
     found = config(t=TEACHER | {"volumes": str(sheet), "folds": 2}).models
     paths = [weights(tmp_path / f"t{k}.safetensors", found[f"t-fold-{k}"]) for k in (0, 1)]
