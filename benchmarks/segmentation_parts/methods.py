@@ -75,7 +75,7 @@ class Network:
 
     @property
     def label_kind(self) -> str:
-        """What the masks of the rendered patches marked that it has learnt from."""
+        """What the masks of the rendered patches marked that it has learnt from, if any were."""
         return str(read_card(self.path).get("data", {}).get("label") or LABEL_KIND)
 
     def has_seen(self, files: Collection[Path]) -> bool:

@@ -54,6 +54,11 @@ class PatchTrainingConfig(TrainingConfig):
         description="Smallest and largest voxel size along y and x of rendered patches, in µm, "
         "from 0.2 to 20; null: as the scene has them.",
     )
+    large_vessels: Fraction = Field(
+        0.0,
+        description="Part of the rendered patches that an artery or a vein goes through beside "
+        "smaller vessels, or that lie in one, 20 to 100 µm in radius.",
+    )
     patch_seed: Count = Field(0, description="Of the patches, the same for all seeds.")
     labelled_patches: PositiveInt | None = Field(
         None,

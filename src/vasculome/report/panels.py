@@ -212,7 +212,9 @@ def draw_color_bar(
     bar.ax.minorticks_off()
     ticks = matplotlib.ticker.MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(norm.vmin, norm.vmax)
     # A norm that clips would put those beyond its range at the end of the bar.
-    bar.set_ticks([tick for tick in ticks if norm.vmin <= tick <= norm.vmax])
+    rounding = 1e-9 * (norm.vmax - norm.vmin)
+    within = (norm.vmin - rounding <= ticks) & (ticks <= norm.vmax + rounding)
+    bar.set_ticks(list(ticks[within]))
     _label_legend(axes, label)
 
 

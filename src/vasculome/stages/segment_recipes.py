@@ -26,7 +26,7 @@ from vasculome.training.volume_patches import AdaptedPatches, MixedPatches
 def vessel_scene_of(settings: PatchTrainingConfig) -> VesselScene:
     """Return what the patches show."""
     scene: VesselScene = getattr(vessel_scenes, settings.scene)()
-    scene = replace(scene, label=settings.label)
+    scene = replace(scene, label=settings.label, large_vessels=settings.large_vessels)
     if settings.spacing_um is not None:
         most = max(scene.most_spacing_um, settings.spacing_um[1])
         scene = replace(scene, spacing_um=settings.spacing_um, most_spacing_um=most)

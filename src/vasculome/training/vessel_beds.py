@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +22,7 @@ _TREES = 3
 _EDGE_UM = 4.0  # light changes from one edge to the next
 _ROUNDING_PASSES = 6
 _CALIBER_UM = 20.0  # length over which the calibre of a vessel changes
+_LARGE_BEND = (4.0, 40.0)  # least radius of curvature of a large vessel, over its own radius
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class VascularBed:
     Attributes
     ----------
     graph
-        Edges of 4 µm at the most.
+        Edges of some 4 µm at the most.
     vessel
         Number of the vessel that each edge belongs to.
     middle_um
@@ -157,16 +159,84 @@ def piece_of(
         for cube in np.ndindex(*cubes)
     ]
     n_cubes, n_nodes = len(places), len(place)
-    place = (np.concatenate(places) - corner) * magnify + start_um
-    edges = np.concatenate([bed.graph.edges + k * n_nodes for k in range(n_cubes)])
-    radius = np.tile(bed.graph.radius_um * magnify, n_cubes)
-    ends = place[edges]
-    near = (ends.min(axis=1) - radius[:, None] < stop_um).all(axis=1)
-    near &= (ends.max(axis=1) + radius[:, None] > start_um).all(axis=1)
     graph = VesselGraph(
-        positions_um=place,
-        edges=edges[near],
-        radius_um=radius[near],
-        flow_um3_s=np.tile(bed.graph.flow_um3_s, n_cubes)[near],
+        positions_um=(np.concatenate(places) - corner) * magnify + start_um,
+        edges=np.concatenate([bed.graph.edges + k * n_nodes for k in range(n_cubes)]),
+        radius_um=np.tile(bed.graph.radius_um * magnify, n_cubes),
+        flow_um3_s=np.tile(bed.graph.flow_um3_s, n_cubes),
     )
-    return VascularBed(graph, np.tile(bed.vessel, n_cubes)[near], ends[near].mean(axis=1))
+    return _reaching(graph, np.tile(bed.vessel, n_cubes), start_um, stop_um)
+
+
+def large_vessel(
+    *,
+    start_um: NDArray[np.float64],
+    stop_um: NDArray[np.float64],
+    radius_um: float,
+    rng: np.random.Generator,
+) -> VascularBed:
+    """Return an artery or a vein, as far as it reaches into a box.
+
+    Parameters
+    ----------
+    start_um, stop_um
+        The box.
+    radius_um
+        Of the vessel.
+    rng
+        Chooses its course, a parabola, so that a point of the box, any one, lies in the vessel:
+        as often near the wall as near the middle.
+    """
+    along, aside, across = np.linalg.qr(rng.standard_normal((3, 3)))[0].T
+
+    def away() -> NDArray[np.float64]:
+        turn = rng.uniform(0, 2 * math.pi)
+        return math.cos(turn) * aside + math.sin(turn) * across
+
+    middle = rng.uniform(start_um, stop_um) + radius_um * rng.random() * away()
+    bend_um = radius_um * rng.uniform(*_LARGE_BEND)
+    half_um = float(np.linalg.norm(stop_um - start_um)) + 2 * radius_um
+    n_edges = math.ceil(2 * half_um / _EDGE_UM)
+    way = np.linspace(-half_um, half_um, n_edges + 1)[:, None]
+    nodes = np.arange(n_edges + 1)
+    graph = VesselGraph(
+        positions_um=middle + way * along + way**2 / (2 * bend_um) * away(),
+        edges=np.stack([nodes[:-1], nodes[1:]], axis=1),
+        radius_um=np.full(n_edges, radius_um),
+        flow_um3_s=np.ones(n_edges),
+    )
+    return _reaching(graph, np.zeros(n_edges, np.int64), start_um, stop_um)
+
+
+def joined(bed: VascularBed, other: VascularBed) -> VascularBed:
+    """Return the vessels of both; those of ``other`` have the higher numbers."""
+    a, b = bed.graph, other.graph
+    graph = VesselGraph(
+        positions_um=np.concatenate([a.positions_um, b.positions_um]),
+        edges=np.concatenate([a.edges, b.edges + len(a.positions_um)]),
+        radius_um=np.concatenate([a.radius_um, b.radius_um]),
+        flow_um3_s=np.concatenate([a.flow_um3_s, b.flow_um3_s]),
+    )
+    number = other.vessel + bed.vessel.max(initial=-1) + 1
+    middle = np.concatenate([bed.middle_um, other.middle_um])
+    return VascularBed(graph, np.concatenate([bed.vessel, number]), middle)
+
+
+def _reaching(
+    graph: VesselGraph,
+    vessel: NDArray[np.int64],
+    start_um: NDArray[np.float64],
+    stop_um: NDArray[np.float64],
+) -> VascularBed:
+    """Return the edges that reach into a box."""
+    ends = graph.positions_um[graph.edges]
+    radius = graph.radius_um[:, None]
+    near = (ends.min(axis=1) - radius < stop_um).all(axis=1)
+    near &= (ends.max(axis=1) + radius > start_um).all(axis=1)
+    graph = replace(
+        graph,
+        edges=graph.edges[near],
+        radius_um=graph.radius_um[near],
+        flow_um3_s=graph.flow_um3_s[near],
+    )
+    return VascularBed(graph, vessel[near], ends[near].mean(axis=1))

@@ -95,6 +95,34 @@ def draw_look(scene: VesselScene, rng: np.random.Generator) -> Look:
     )
 
 
+@dataclass(frozen=True)
+class LargeVessel:
+    """An artery or a vein that goes through a patch.
+
+    Attributes
+    ----------
+    radius_um
+        Of it.
+    weight
+        Grey level that becomes 1: from 0, that of the patch without the vessel, as if the volume
+        had hardly any like it, to 1, that of the patch with it.
+    seed
+        Of its course and staining.
+    """
+
+    radius_um: float
+    weight: float
+    seed: int
+
+
+def draw_large_vessel(scene: VesselScene, rng: np.random.Generator) -> LargeVessel | None:
+    """Return the large vessel of one patch, None if it has none."""
+    if not _sometimes(rng, scene.large_vessels):
+        return None
+    radius_um = _log_uniform(rng, scene.large_um)
+    return LargeVessel(radius_um, rng.random(), int(rng.integers(2**63)))
+
+
 def _log_uniform(rng: np.random.Generator, span: Range) -> float:
     low, high = span
     return low * float(high / low) ** rng.random()

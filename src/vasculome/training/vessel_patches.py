@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +19,14 @@ from vasculome.simulate.refine import blended
 from vasculome.simulate.staining import stain, vessel_light
 from vasculome.simulate.tissue import autofluorescence, inside_surface
 from vasculome.training.splits import SPLITS, Split
-from vasculome.training.vessel_beds import VascularBed, piece_of, vascular_bed
-from vasculome.training.vessel_looks import Look, draw_look
+from vasculome.training.vessel_beds import (
+    VascularBed,
+    joined,
+    large_vessel,
+    piece_of,
+    vascular_bed,
+)
+from vasculome.training.vessel_looks import LargeVessel, Look, draw_large_vessel, draw_look
 from vasculome.training.vessel_scenes import VesselScene
 from vasculome.training.vessel_sources import Sources, background_light, label_light
 from vasculome.vessels.normalize import rescale
@@ -80,16 +88,44 @@ def make_patch(
     sources
         Users' volumes that some patches are made with.
     """
-    rng = np.random.default_rng([seed, SPLITS[split], index, 3])
-    given = sources or Sources()
+    number = (seed, SPLITS[split], index)
+    rng = np.random.default_rng([*number, 3])
     look = draw_look(scene, rng)
+    given = sources or Sources()
+    bed = large = None
+    if not (look.from_label and given.labels):
+        which = index // _PATCHES_PER_BED[split]
+        bed = vascular_bed(scene.beds, seed=seed, split=SPLITS[split], number=which)
+        large = draw_large_vessel(scene, np.random.default_rng([*number, 4]))
+    exposed = partial(_exposed, scene, look, bed, given, split)
+    raw, mask = exposed(None, deepcopy(rng))
+    darkest, brightest = _range(raw, look)
+    if large is not None:
+        raw, mask = exposed(large, rng)
+        # Inside a large vessel all is bright; the volume around is as it would be without it.
+        low, high = _range(raw, look)
+        darkest, brightest = min(low, darkest), brightest + large.weight * (high - brightest)
+    low = darkest - look.lower * (brightest - darkest)
+    high = darkest + look.upper * (brightest - darkest)
+    image = rescale(raw, low=low, high=high)
+    return VesselPatch(image, mask, look.spacing_um, raw, look.scope.bits)
+
+
+def _exposed(
+    scene: VesselScene,
+    look: Look,
+    bed: VascularBed | None,
+    given: Sources,
+    split: Split,
+    large: LargeVessel | None,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.uint16], Mask]:
+    """Return grey levels and mask; without a bed vessels are those of a label."""
     grid = fine_grid(scene.shape, spacing_um=look.spacing_um, sigma_um=look.spread.sigma_um)
-    if look.from_label and given.labels:
+    if bed is None:
         light, mask = _labelled(scene, look, given, split, grid, rng)
     else:
-        number = index // _PATCHES_PER_BED[split]
-        bed = vascular_bed(scene.beds, seed=seed, split=SPLITS[split], number=number)
-        light, mask = _grown(scene, look, bed, grid, rng)
+        light, mask = _grown(scene, look, bed, large, grid, rng)
     light = photograph(
         light, grid=grid, shape=scene.shape, spacing_um=look.spacing_um, spread=look.spread
     )
@@ -105,53 +141,92 @@ def make_patch(
     if look.smoothing > 0:
         smooth = gaussian_filter(raw.astype(np.float32), look.smoothing)
         raw = np.rint(smooth).astype(np.uint16)
-    return VesselPatch(_normalized(raw, look), mask, look.spacing_um, raw, look.scope.bits)
+    return raw, mask
+
+
+@dataclass(frozen=True, eq=False)
+class _Stained:
+    """Vessels that reach into a patch; of edges, how bright they are and which are hollow."""
+
+    piece: VascularBed
+    brightness: Image
+    hollow: Mask
+
+    def with_large(self, other: _Stained) -> _Stained:
+        return _Stained(
+            joined(self.piece, other.piece),
+            np.concatenate([self.brightness, other.brightness]),
+            np.concatenate([self.hollow, other.hollow]),
+        )
 
 
 def _grown(
     scene: VesselScene,
     look: Look,
     bed: VascularBed,
+    large: LargeVessel | None,
     grid: FineGrid,
     rng: np.random.Generator,
 ) -> tuple[Image, Mask]:
-    """Return the light of a bed's vessels on the fine grid, above the tissue's, and the mask."""
+    """Return the light of vessels on the fine grid, above the tissue's, and the mask."""
     start = np.array(grid.start_um)
     stop = start + np.multiply(grid.shape, grid.spacing_um)
     piece = piece_of(bed, start_um=start, stop_um=stop, magnify=look.magnify, rng=rng)
+    stained = stain(piece.middle_um, piece.vessel, staining=look.staining, rng=rng)
+    mask, wide = _marked(scene, look, piece), np.zeros(scene.shape, np.bool_)
+    vessels = _Stained(piece, *stained)
+    if large is not None:
+        artery = _large(large, look, start, stop)
+        wide = _marked(scene, look, artery.piece)
+        vessels = vessels.with_large(artery)
     voxel_um = math.prod(grid.spacing_um) ** (1 / 3)
     depth, edge = nearest_wall(
-        piece.graph,
+        vessels.piece.graph,
         box=Box.of_shape(grid.shape),
         spacing_um=grid.spacing_um,
         origin_um=grid.start_um,
         margin_um=voxel_um / 2,
     )
-    brightness, hollow = stain(piece.middle_um, piece.vessel, staining=look.staining, rng=rng)
-    brightness = blended(piece.graph, brightness, passes=_BLENDING_PASSES).astype(np.float32)
+    brightness = blended(vessels.piece.graph, vessels.brightness, passes=_BLENDING_PASSES)
     light = np.zeros(grid.shape, np.float32)
     drawn = edge >= 0
     owner, depth = edge[drawn], depth[drawn]
+    bright = brightness.astype(np.float32)[owner]
     shine = vessel_light(
-        depth, brightness[owner], hollow[owner], voxel_um=voxel_um, staining=look.staining
+        depth, bright, vessels.hollow[owner], voxel_um=voxel_um, staining=look.staining
     )
     # Where a vessel is, no tissue is.
     filled = np.clip(0.5 + depth / voxel_um, 0, 1)
     light[drawn] = shine - (np.float32(look.tissue.level) * filled).astype(np.float32)
-    mask = _marked(scene, look, piece)
-    if scene.label in {"painted", "brushed"} and mask.any():
-        # Annotators fill the lumen of hollow vessels.
+    if scene.label in {"painted", "brushed"}:
+        # Annotators fill the lumen of hollow vessels. A large one, which would outshine the others,
+        # is no measure of what is bright.
         full = np.zeros(grid.shape, np.float32)
-        full[drawn] = filled * brightness[owner]
-        mask = _painted(scene, look, full, mask, grid)
-    return light, mask
+        full[drawn] = filled * bright * (owner < len(piece.vessel))
+        mask = _painted(scene, look, full, mask & ~wide, grid)
+    return light, mask | wide
 
 
-def _painted(scene: VesselScene, look: Look, full: Image, seen: Mask, grid: FineGrid) -> Mask:
-    """Return where the light of filled vessels is bright beside the median of what is seen.
+def _large(
+    large: LargeVessel, look: Look, start_um: NDArray[np.float64], stop_um: NDArray[np.float64]
+) -> _Stained:
+    """Return a large vessel, stained."""
+    rng = np.random.default_rng(large.seed)
+    artery = large_vessel(start_um=start_um, stop_um=stop_um, radius_um=large.radius_um, rng=rng)
+    staining = look.staining
+    if 2 * large.radius_um > (stop_um - start_um).min():
+        # Nothing but the dark inside might be seen.
+        staining = replace(staining, hollow=0.0)
+    return _Stained(artery, *stain(artery.middle_um, artery.vessel, staining=staining, rng=rng))
 
-    Brushed, it is smoothed first.
+
+def _painted(scene: VesselScene, look: Look, full: Image, typical: Mask, grid: FineGrid) -> Mask:
+    """Return where the light of filled vessels is bright beside the median of typical places.
+
+    Brushed, it is smoothed first. Without such places all is dark.
     """
+    if not typical.any():
+        return typical
     light = photograph(
         full, grid=grid, shape=scene.shape, spacing_um=look.spacing_um, spread=look.spread
     )
@@ -159,7 +234,7 @@ def _painted(scene: VesselScene, look: Look, full: Image, seen: Mask, grid: Fine
     if scene.label == "brushed":
         light = gaussian_filter(light, scene.brush_voxels, mode="nearest")
         level = scene.brushed_level
-    painted: Mask = light > level * np.median(light[seen])
+    painted: Mask = light > level * np.median(light[typical])
     return painted
 
 
@@ -229,10 +304,7 @@ def _around(
     return autofluorescence(scene.shape, spacing_um=look.spacing_um, tissue=look.tissue, rng=rng)
 
 
-def _normalized(raw: NDArray[np.uint16], look: Look) -> Image:
-    """Return grey levels in [0, 1], as if the volume had darker places, and brighter ones."""
-    darkest = float(raw.min())
-    brightest = float(np.percentile(raw, look.upper_percent, method="inverted_cdf"))
-    low = darkest - look.lower * (brightest - darkest)
-    high = darkest + look.upper * (brightest - darkest)
-    return rescale(raw, low=low, high=high)
+def _range(raw: NDArray[np.uint16], look: Look) -> tuple[float, float]:
+    """Return the darkest voxel, and the percentile that becomes 1."""
+    high = np.percentile(raw, look.upper_percent, method="inverted_cdf")
+    return float(raw.min()), float(high)

@@ -26,6 +26,11 @@ class VesselScene:
         The vessels.
     magnify
         How much larger they are than they grew (log).
+    large_vessels
+        Part of the patches that an artery or a vein goes through beside them, or that lie in one;
+        those that show vessels of users' labels have none.
+    large_um
+        Its radius (log).
     spacing_um
         Voxel size along y and x (log).
     anisotropy
@@ -37,7 +42,8 @@ class VesselScene:
         vessel, so that bright ones get wide and the dimmest are left out; "brushed", the same on a
         smoothed picture and from a higher level on, so that outlines are smooth and more of the dim
         ones are left out; "seen", half of the height of the blurred vessel, whatever that is;
-        "lumen", the vessel itself. These two are wide enough not to break between voxels.
+        "lumen", the vessel itself. These two are wide enough not to break between voxels. A large
+        vessel, which outshines all others, is marked as "seen" unless that is "lumen".
     painted_level, brushed_level
         Light above which vessels are painted or brushed, over the median of what is "seen".
     brush_voxels
@@ -106,6 +112,8 @@ class VesselScene:
     shape: tuple[int, int, int] = (64, 64, 64)
     beds: BedKind = field(default_factory=BedKind)
     magnify: Range = (0.9, 1.3)
+    large_vessels: float = 0.0
+    large_um: Range = (20.0, 100.0)
     spacing_um: Range = (1.0, 3.0)
     anisotropy: Range = (1.0, 3.0)
     most_spacing_um: float = 5.0

@@ -106,7 +106,7 @@ def test_the_same_figure_gives_the_same_bytes():
     assert png_bytes(ulm_density(density)) == png_bytes(ulm_density(density))
 
 
-@pytest.mark.parametrize("high", [0.93, 1.0, 18.6, 23.4, 870.0])
+@pytest.mark.parametrize("high", [0.3, 0.6, 0.93, 1.0, 18.6, 23.4, 870.0])
 @pytest.mark.parametrize("exponent", [1.0, 0.5])
 def test_numbers_beside_a_color_bar_stand_at_their_colors(high, exponent):
     norm = Normalize(0.0, high, clip=True)
@@ -118,6 +118,8 @@ def test_numbers_beside_a_color_bar_stand_at_their_colors(high, exponent):
     bar = figure.axes[-1]
     numbers = [float(text.get_text()) for text in bar.get_yticklabels()]
     assert len(numbers) >= 3 and numbers[0] == 0 and numbers[-1] <= high
+    if high in {0.3, 0.6, 1.0}:
+        assert numbers[-1] == high
     heights = [bar.transData.transform((0, number))[1] for number in numbers]
     bottom, top = (bar.transData.transform((0, end))[1] for end in (0.0, high))
     shares = (np.array(heights) - bottom) / (top - bottom)

@@ -111,6 +111,7 @@ def test_every_setting_reaches_student_and_teacher(teachers):
         method="without_semi", teacher="x", cldice=0.2, scene="two_photon", patch_voxels=64,
         batch_size=3, validation_patches=4, labelled_patches=7, patch_seed=5, steps=11,
         unlabelled_patches=9, gamma=0.5, label="lumen", spacing_um=(0.4, 0.6),
+        large_vessels=0.3,
     )  # fmt: skip
     recipe = recipe_of(settings, where="", teacher=teachers / "good.safetensors")
     assert recipe.design == StudentDesign((3, 5, 4), 1, "concatenate", "batch", 0.5)
@@ -120,7 +121,11 @@ def test_every_setting_reaches_student_and_teacher(teachers):
     source = recipe.source
     assert (source.labels, source.others, source.seed) == (7, 9, 5)
     assert source.scene == replace(
-        two_photon(), shape=(64, 64, 64), label="lumen", spacing_um=(0.4, 0.6)
+        two_photon(),
+        shape=(64, 64, 64),
+        label="lumen",
+        spacing_um=(0.4, 0.6),
+        large_vessels=0.3,
     )
     settings = TeacherConfig(
         network="teacher", feature_size=24, depths=(1, 2, 1, 2), heads=(2, 2, 4, 4), n_codes=9,

@@ -3,7 +3,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.ndimage import distance_transform_edt, gaussian_filter, label
+from scipy.ndimage import (
+    binary_dilation,
+    binary_erosion,
+    distance_transform_edt,
+    gaussian_filter,
+    label,
+)
 
 from vasculome.metrics.segmentation import dice
 from vasculome.simulate.microscope import Microscope
@@ -13,7 +19,7 @@ from vasculome.simulate.tissue import Tissue
 from vasculome.simulate.trees import VesselGraph
 from vasculome.training import vessel_patches
 from vasculome.training.vessel_beds import CUBE_UM, BedKind, VascularBed, piece_of, vascular_bed
-from vasculome.training.vessel_looks import draw_look
+from vasculome.training.vessel_looks import LargeVessel, draw_look
 from vasculome.training.vessel_patches import make_patch
 from vasculome.training.vessel_scenes import VesselScene, broad, light_sheet, two_photon
 from vasculome.training.vessel_sources import LabelVolume, Sources, background_of
@@ -195,6 +201,122 @@ def test_a_piece_fills_its_box_and_holds_all_that_reaches_in() -> None:
     # What would not fill the box is continued.
     huge = piece_of(bed, start_um=start, stop_um=start + 800.0, magnify=1.0, rng=rng)
     assert np.ptp(huge.graph.positions_um, axis=0).min() > 700
+
+
+WITH_LARGE = replace(
+    PLAIN,
+    spacing_um=(2.0, 2.0),
+    anisotropy=(1.0, 1.0),
+    large_vessels=1.0,
+    large_um=(60.0, 60.0),
+    with_hollow=0.0,
+    with_gaps=0.0,
+    patchiness=(0.0, 0.0),
+    spread=(0.0, 0.0),
+    photons=(1e4, 1e4),
+    background=(0.1, 0.1),
+    upper_percent=(95.0, 95.0),
+    upper=(1.0, 1.0),
+    lower=(0.0, 0.0),
+)
+
+
+@pytest.mark.parametrize("kind", ["seen", "painted", "brushed", "lumen"])
+def test_large_vessels_are_solid_in_picture_and_mask(kind: str) -> None:
+    scene = replace(WITH_LARGE, label=kind)
+    filled = []
+    for index in range(8):
+        patch = make_patch(scene, split="train", index=index, seed=0)
+        without = make_patch(replace(scene, large_vessels=0.0), split="train", index=index, seed=0)
+        assert patch.spacing_um == without.spacing_um
+        bright = binary_erosion(patch.raw > 0.7 * patch.raw.max(), iterations=2)
+        assert patch.mask[bright].mean() > 0.99
+        filled.append(patch.mask.mean())
+        if patch.mask.mean() > 0.5:
+            # As dark as the volume around is, even if the patch shows nothing of it.
+            assert np.median(patch.image[patch.mask]) > 0.6
+    assert max(filled) > 0.9 and np.mean(filled) > 0.3
+
+
+@pytest.mark.parametrize("kind", ["painted", "brushed"])
+def test_beside_a_large_vessel_all_others_are_painted_as_without_it(kind: str) -> None:
+    scene = replace(WITH_LARGE, label=kind, large_um=(25.0, 25.0))
+    both: list[np.ndarray] = []
+    for index in range(8):
+        seen, usual_seen, painted, usual = (
+            make_patch(
+                replace(scene, label=label, large_vessels=part), split="train", index=index, seed=0
+            ).mask
+            for label, part in (("seen", 1.0), ("seen", 0.0), (kind, 1.0), (kind, 0.0))
+        )
+        wide = seen & ~usual_seen
+        around = binary_dilation(wide, iterations=6)
+        both.append(np.stack([painted, usual])[:, ~around])
+        # Itself to half of its light.
+        inside = binary_erosion(wide | usual_seen, iterations=6, border_value=True) & wide
+        assert painted[inside].all()
+        beyond = ~binary_dilation(wide | usual, iterations=3)
+        assert not painted[beyond].any()
+    with_it, without_it = np.concatenate(both, axis=1)
+    assert without_it.sum() > 1000
+    assert dice(with_it, without_it) > 0.85
+
+
+def test_a_hollow_large_vessel_is_filled_in_the_mask_and_dark_inside() -> None:
+    scene = replace(WITH_LARGE, with_hollow=1.0, hollow=(1.0, 1.0), lumen=(0.1, 0.1))
+    inside = []
+    for radius_um, hollow in ((20.0, True), (100.0, False)):
+        for index in range(6):
+            here = replace(scene, label="lumen", large_um=(radius_um, radius_um))
+            patch, usual = (
+                make_patch(replace(here, large_vessels=n), split="train", index=index, seed=0)
+                for n in (1.0, 0.0)
+            )
+            wide = patch.mask & ~usual.mask
+            deep = distance_transform_edt(np.pad(wide, 1, mode="edge"))[1:-1, 1:-1, 1:-1] > 4
+            if deep.sum() > 100:
+                look = draw_look(here, np.random.default_rng([0, 0, index, 3]))
+                light = patch.raw - look.scope.offset
+                assert (np.median(light[deep]) < 0.5 * np.percentile(light, 99.9)) == hollow
+                inside.append(hollow)
+    assert inside.count(True) >= 2 and inside.count(False) >= 2
+
+
+def test_patches_of_users_labels_have_no_large_vessel() -> None:
+    mask = np.zeros((40, 40, 200), np.bool_)
+    mask[10:30, 10:30] = True
+    sources = Sources((LabelVolume(mask, (2.0, 2.0, 2.0)),), ())
+    scene = replace(WITH_LARGE, from_labels=1.0, magnify=(1.0, 1.0))
+    for index in range(3):
+        patch, usual = (
+            make_patch(
+                replace(scene, large_vessels=part),
+                split="train",
+                index=index,
+                seed=0,
+                sources=sources,
+            )
+            for part in (1.0, 0.0)
+        )
+        np.testing.assert_array_equal(patch.raw, usual.raw)
+        np.testing.assert_array_equal(patch.image, usual.image)
+
+
+def test_the_weight_of_a_large_vessel_tells_what_becomes_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = make_patch(replace(WITH_LARGE, large_vessels=0.0), split="train", index=1, seed=0)
+    for weight in (0.0, 0.5, 1.0):
+        large = LargeVessel(20.0, weight, 3)
+        monkeypatch.setattr(vessel_patches, "draw_large_vessel", lambda *_, large=large: large)
+        patch = make_patch(WITH_LARGE, split="train", index=1, seed=0)
+        inside = (patch.image > 0) & (patch.image < 1)
+        slope, offset = np.polyfit(patch.raw[inside].astype(float), patch.image[inside], 1)
+        low = min(usual.raw.min(), patch.raw.min())
+        highs = [np.percentile(raw, 95, method="inverted_cdf") for raw in (usual.raw, patch.raw)]
+        assert highs[1] > 1.1 * float(highs[0])
+        assert -offset / slope == pytest.approx(low, abs=1)
+        assert (1 - offset) / slope == pytest.approx(
+            highs[0] + weight * (highs[1] - highs[0]), rel=1e-3
+        )
 
 
 def test_labels_and_backgrounds_of_users_are_shown_split_apart() -> None:
