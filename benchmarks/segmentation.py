@@ -46,6 +46,7 @@ from segmentation_parts.pictures import draw_overlays
 from vasculome.errors import UserError
 from vasculome.training import vessel_scenes
 from vasculome.training.vessel_patches import make_patch
+from vasculome.training.vessel_scenes import LabelKind, VesselScene
 from vasculome.vessels.normalize import intensity_histogram, intensity_range, rescale
 
 GAUSSIAN = {"dice": "Gaussian threshold, best"}
@@ -64,10 +65,11 @@ class Case:
     methods: Methods
 
 
-def rendered(scene: str, label: str, count: int, *, seed: int) -> list[Volume]:
+def rendered(options: argparse.Namespace, label: LabelKind, count: int) -> list[Volume]:
     """Return held-out patches of a scene with masks of a kind."""
-    look = replace(getattr(vessel_scenes, scene)(), label=label)
-    patches = (make_patch(look, split="test", index=i, seed=seed) for i in range(count))
+    scene: VesselScene = getattr(vessel_scenes, options.scene)()
+    look = replace(scene, label=label, large_vessels=options.large_vessels)
+    patches = (make_patch(look, split="test", index=i, seed=options.seed) for i in range(count))
     return [Volume.of(patch.image, patch.mask, patch.spacing_um) for patch in patches]
 
 
@@ -150,7 +152,7 @@ def cases(options: argparse.Namespace, found: Methods) -> Iterator[Case]:
     if count:
         kinds = {name: options.label_kind or trained[0].label_kind for name, trained in found}
         for kind in sorted(set(kinds.values()) or {options.label_kind or LABEL_KIND}):
-            volumes = rendered(options.scene, kind, count, seed=options.seed)
+            volumes = rendered(options, kind, count)
             methods = [(name, trained) for name, trained in found if kinds[name] == kind]
             yield Case(RENDERED, kind, volumes, methods)
     files = [options.image, options.label]
@@ -169,10 +171,13 @@ def main() -> None:
     parser.add_argument("--scene", default="broad", help="light_sheet, two_photon or broad")
     parser.add_argument(
         "--label-kind",
-        choices=get_args(vessel_scenes.LabelKind),
+        choices=get_args(LabelKind),
         help="of the masks of patches; else the kind that each network has learnt",
     )
     parser.add_argument("--patches", type=int, default=24, help="rendered; 0: none")
+    parser.add_argument(
+        "--large-vessels", type=float, default=0.0, help="part of them with an artery or a vein"
+    )
     parser.add_argument("--image", type=Path, default=IMAGE, help="a real volume (TIFF)")
     parser.add_argument("--label", type=Path, default=LABEL, help="its vessels (TIFF, 0 is none)")
     parser.add_argument("--flips", action="store_true", help="also with mirror images averaged")

@@ -24,7 +24,7 @@ SEEN = {"segment": {"segmenter": "student_seen"}}
         ({}, 0.90, 0.97),
         (PAPER_PERCENTILE, 0.64, 0.70),
         (STUDENT, 0.80, 0.95),
-        (SEEN, 0.47, 0.75),
+        (SEEN, 0.50, 0.77),
     ],
     ids=["defaults", "95th-percentile", "student", "student_seen"],
 )

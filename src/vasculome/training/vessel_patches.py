@@ -217,7 +217,9 @@ def _large(
     if 2 * large.radius_um > (stop_um - start_um).min():
         # Nothing but the dark inside might be seen.
         staining = replace(staining, hollow=0.0)
-    return _Stained(artery, *stain(artery.middle_um, artery.vessel, staining=staining, rng=rng))
+    light, hollow = stain(artery.middle_um, artery.vessel, staining=staining, rng=rng)
+    # What hardly stands out would teach that uneven tissue is a vessel.
+    return _Stained(artery, np.maximum(light, (1 + np.float32(look.tissue.level)) / 2), hollow)
 
 
 def _painted(scene: VesselScene, look: Look, full: Image, typical: Mask, grid: FineGrid) -> Mask:

@@ -282,6 +282,29 @@ def test_a_hollow_large_vessel_is_filled_in_the_mask_and_dark_inside() -> None:
     assert inside.count(True) >= 2 and inside.count(False) >= 2
 
 
+def test_large_vessels_stand_out_of_tissue_however_badly_they_are_stained() -> None:
+    scene = replace(
+        WITH_LARGE,
+        background=(0.4, 0.4),
+        spread=(0.8, 0.8),
+        patchiness=(0.6, 0.6),
+        with_gaps=1.0,
+        large_um=(20.0, 20.0),
+        label="lumen",
+    )
+    contrasts = []
+    for index in range(12):
+        patch = make_patch(scene, split="train", index=index, seed=0)
+        usual = make_patch(replace(scene, large_vessels=0.0), split="train", index=index, seed=0)
+        wide = binary_erosion(patch.mask & ~usual.mask, iterations=3)
+        tissue = ~binary_dilation(patch.mask, iterations=3)
+        if min(wide.sum(), tissue.sum()) > 100:
+            look = draw_look(scene, np.random.default_rng([0, 0, index, 3]))
+            light = patch.raw - look.scope.offset
+            contrasts.append(np.percentile(light[wide], 5) / np.median(light[tissue]))
+    assert len(contrasts) >= 6 and min(contrasts) > 1.2
+
+
 def test_patches_of_users_labels_have_no_large_vessel() -> None:
     mask = np.zeros((40, 40, 200), np.bool_)
     mask[10:30, 10:30] = True
