@@ -156,9 +156,7 @@ def test_networks_are_compared_on_masks_of_the_kind_that_they_have_learnt(tmp_pa
     known = write_student(tmp_path / "x.safetensors", card={"data": {"label": "seen"}})
     unknown = write_student(tmp_path / "y.safetensors")
     found = [("x", [Network(known)]), ("y", [Network(unknown)]), ("z", [Network(known)])]
-    monkeypatch.setattr(
-        segmentation, "rendered", lambda scene, kind, count, *, seed: [kind] * count
-    )
+    monkeypatch.setattr(segmentation, "rendered", lambda options, kind, count: [kind] * count)
     none = tmp_path / "none.tif"
     options = SimpleNamespace(patches=3, quick=False, scene="broad", seed=0)
     options.label_kind, options.image, options.label = None, none, none
@@ -175,6 +173,14 @@ def test_networks_are_compared_on_masks_of_the_kind_that_they_have_learnt(tmp_pa
     assert told() == [("rendered", "lumen", ["lumen"] * 3, ["x", "y", "z"])]
     options.patches = 0
     assert told() == []
+
+
+def test_patches_have_the_large_vessels_that_are_asked_for():
+    def filled(part):
+        options = SimpleNamespace(scene="broad", large_vessels=part, seed=0)
+        return sum(volume.mask.mean() for volume in segmentation.rendered(options, "lumen", 3))
+
+    assert filled(1.0) > 2 * filled(0.0) > 0
 
 
 def row(case, method, score, *, spread=0.0, trainings=3, masks="painted"):
