@@ -10,7 +10,6 @@ from vasculome.config import (
     BubbleNetConfig,
     ModelConfig,
     MovieTrainingConfig,
-    PatchTrainingConfig,
     SiteFinderConfig,
     StudentConfig,
     StulmConfig,
@@ -22,7 +21,7 @@ from vasculome.models.build import build
 from vasculome.models.site_finder import SiteFinder, SiteFinderDesign
 from vasculome.models.stulm import TIME_STRIDE, StulmDesign
 from vasculome.stages.segment_recipes import student_recipe, teacher_recipe, vessel_scene_of
-from vasculome.stages.volume_sheet import label_learnt, roles_of, volumes_card
+from vasculome.stages.volume_sheet import Roles, label_learnt, roles_of, volumes_card
 from vasculome.storage.weights import fill, read_weights
 from vasculome.training import scenes
 from vasculome.training.bubble_recipe import BubbleRecipe
@@ -56,19 +55,20 @@ def data_of(settings: ModelConfig) -> dict[str, Any]:
         return {"data": data, "spacing_wavelengths": list(movies.spacing)}
     patches = vessel_scene_of(settings)
     data = {"scene": settings.scene, "patch_seed": settings.patch_seed, **asdict(patches)}
-    data["label"] = label_learnt(settings)
+    roles = roles_of(settings)
+    data["label"] = label_learnt(settings, roles)
     if settings.volumes is not None:
-        data |= {"volumes": volumes_card(settings), **_voxel_sizes(settings, patches)}
+        shown = patches if data["label"] else None
+        data |= {"volumes": volumes_card(settings), **_voxel_sizes(roles, shown)}
     return {"data": data}
 
 
-def _voxel_sizes(settings: PatchTrainingConfig, scene: VesselScene) -> dict[str, Any]:
+def _voxel_sizes(roles: Roles, scene: VesselScene | None) -> dict[str, Any]:
     """Return the voxels of all that is shown: of users' volumes, and of rendered patches if any."""
-    roles = roles_of(settings)
     rows = [*roles.labelled, *roles.unlabelled]
     across = [size for row in rows for size in row.spacing_um[1:]]
     along = [row.spacing_um[0] for row in rows]
-    if label_learnt(settings):
+    if scene is not None:
         across += scene.spacing_um
         along += [scene.most_spacing_um]
     return {"spacing_um": [min(across), max(across)], "most_spacing_um": max(along)}

@@ -54,10 +54,13 @@ def check_segmenters(config: RunConfig) -> None:
             path = weights_path(settings.teacher, "teacher")
             check_teachers_card(settings, path, check_weights(path), where=where)
         elif isinstance(entry, TeacherConfig):
-            learnt = files_learnt(roles_of(entry))
-            has_codes = entry.pretrain_steps > 0
+            roles = roles_of(entry)
             teacher = _Teacher(
-                settings.teacher, entry.student_width, has_codes, learnt, label_learnt(entry)
+                settings.teacher,
+                entry.student_width,
+                entry.pretrain_steps > 0,
+                files_learnt(roles),
+                label_learnt(entry, roles),
             )
             _check(settings, teacher, where=where)
         else:
@@ -104,7 +107,8 @@ def _check(settings: StudentConfig, teacher: _Teacher, *, where: str) -> None:
             where=teacher.name,
             fix=f"set the last of {where}.widths, or train a teacher with another student_width",
         )
-    label = label_learnt(settings)
+    roles = roles_of(settings)
+    label = label_learnt(settings, roles)
     if settings.method in WITH_MASKS and label and teacher.label and label != teacher.label:
         raise UserError(
             f"teacher {teacher.name} has learnt masks that are {teacher.label}, the student's are "
@@ -112,7 +116,7 @@ def _check(settings: StudentConfig, teacher: _Teacher, *, where: str) -> None:
             where=where,
             fix=f"set label: {teacher.label}, or train a teacher with label: {label}",
         )
-    seen = files_tested(roles_of(settings)) & set(teacher.learnt_from)
+    seen = files_tested(roles) & set(teacher.learnt_from)
     if seen:
         raise UserError(
             f"teacher {teacher.name} has learnt from {min(seen)}, which the student is tested on",

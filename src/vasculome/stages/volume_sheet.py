@@ -93,15 +93,9 @@ def roles_of(settings: PatchTrainingConfig) -> Roles:
     )
 
 
-def label_learnt(settings: PatchTrainingConfig) -> str | None:
-    """Return what masks of rendered vessels mark that are learnt from, None if none are.
-
-    Raises
-    ------
-    UserError
-        As `roles_of`.
-    """
-    return settings.label if _renders(settings, roles_of(settings).labelled) else None
+def label_learnt(settings: PatchTrainingConfig, roles: Roles) -> str | None:
+    """Return what masks of rendered vessels mark that are learnt from, None if none are."""
+    return settings.label if _renders(settings, roles.labelled) else None
 
 
 def _renders(settings: PatchTrainingConfig, labelled: Collection[TrainingVolume]) -> bool:

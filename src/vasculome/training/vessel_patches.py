@@ -172,9 +172,10 @@ def _grown(
     start = np.array(grid.start_um)
     stop = start + np.multiply(grid.shape, grid.spacing_um)
     piece = piece_of(bed, start_um=start, stop_um=stop, magnify=look.magnify, rng=rng)
-    stained = stain(piece.middle_um, piece.vessel, staining=look.staining, rng=rng)
+    vessels = _Stained(
+        piece, *stain(piece.middle_um, piece.vessel, staining=look.staining, rng=rng)
+    )
     mask, wide = _marked(scene, look, piece), np.zeros(scene.shape, np.bool_)
-    vessels = _Stained(piece, *stained)
     if large is not None:
         artery = _large(large, look, start, stop)
         wide = _marked(scene, look, artery.piece)

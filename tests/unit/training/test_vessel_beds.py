@@ -60,10 +60,6 @@ def test_vessels_go_on_from_a_cube_into_its_mirror_image(bed) -> None:
     assert len(np.unique(piece.vessel)) == len(np.unique(bed.vessel))
 
 
-def _distance_um(points: np.ndarray, line: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(points[:, None] - line[None], axis=2).min(axis=1)
-
-
 @pytest.mark.parametrize("radius_um", [10.0, 40.0, 100.0])
 def test_a_large_vessel_goes_through_the_box_and_on(radius_um) -> None:
     start, stop = np.array([-5.0, 0.0, 0.0]), np.array([100.0, 64.0, 64.0])
